@@ -1,0 +1,1 @@
+"""The harvest: from crawl files to balanced shards."""

@@ -1,0 +1,53 @@
+"""Which candidates are duplicates: one survivor of equal pairs, few texts for one image URL.
+
+Of equal pairs the one with the lowest (source, row) survives, with its provenance. Of several texts
+for one image URL the `texts_per_image` with the lowest text hash survive, so no host, crawl file or
+order of input is favoured (as C4 chooses its duplicates' winners). URLs are compared by 64-bit
+hash: among 10 billion distinct URLs two or three are expected to fall together by chance.
+"""
+
+import numpy as np
+from numba import njit
+
+SURVIVES, DUPLICATE_PAIR, OTHER_TEXT = 0, 1, 2
+REASONS = {DUPLICATE_PAIR: "duplicate_pair", OTHER_TEXT: "other_text"}
+URL_SLOTS = 4096  # a bucket is a range of these; so the most buckets there can be
+KEY = np.dtype([("url", "<u8"), ("text", "<u8"), ("row", "<u4")])
+LOSER = np.dtype([("row", "<u4"), ("reason", "u1")])
+
+
+@njit("uint8[::1](uint64[::1], uint64[::1], int64[::1], int64)", cache=True, nogil=True)
+def _judge(url, text, order, texts_per_image):
+    verdict = np.zeros(len(url), np.uint8)
+    start = 0
+    while start < len(order):
+        end = start + 1
+        while end < len(order) and url[order[end]] == url[order[start]]:
+            end += 1
+        if end - start > 1:
+            run = order[start:end]
+            texts = np.empty(end - start, np.uint64)
+            for i in range(end - start):
+                texts[i] = text[run[i]]
+            distinct = 0
+            by_text = np.argsort(texts, kind="mergesort")
+            for i in range(len(by_text)):
+                if i and texts[by_text[i]] == texts[by_text[i - 1]]:
+                    verdict[run[by_text[i]]] = DUPLICATE_PAIR
+                    continue
+                distinct += 1
+                if distinct > texts_per_image:
+                    verdict[run[by_text[i]]] = OTHER_TEXT
+        start = end
+    return verdict
+
+
+def judge(url: np.ndarray, text: np.ndarray, texts_per_image: int) -> np.ndarray:
+    """Returns uint8 [n]: SURVIVES, DUPLICATE_PAIR or OTHER_TEXT for every pair.
+
+    Args:
+        url, text: uint64 [n], the pairs' hashes, in (source, row) order: of equals the first wins.
+        texts_per_image: distinct texts kept for one URL.
+    """
+    order = np.argsort(url, kind="stable").astype(np.int64)
+    return _judge(np.ascontiguousarray(url), np.ascontiguousarray(text), order, texts_per_image)

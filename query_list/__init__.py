@@ -1,0 +1,1 @@
+"""The query list: which words, phrases and names a text is searched for."""

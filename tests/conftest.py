@@ -1,0 +1,15 @@
+"""What the tests of every room share."""
+
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
+
+
+@pytest.fixture(scope="session")
+def shared_data() -> Path:
+    """Return the folder of real pages, pictures and captions; skip where this checkout has none."""
+    if not SHARED.is_dir():
+        pytest.skip("no ../shared/data beside this checkout: real pages and pictures are needed")
+    return SHARED

@@ -1,0 +1,84 @@
+"""The Arrow schema of every table that passes between rooms, column by column.
+
+A pair is an image URL and a text found beside it. Its `pair_id` is 128 bits: the 64-bit hash of the
+URL, then the 64-bit hash of the text (`wit.hashing`), so equal pairs have equal ids wherever they
+are found, and all texts of one image sort together.
+"""
+
+import pyarrow as pa
+
+PAIR_ID = pa.binary(16)
+
+QUERIES = pa.schema(
+    [
+        pa.field("query_id", pa.int32(), nullable=False),  # dense: the row number in this list
+        pa.field("query_hash", pa.uint64(), nullable=False),  # identity across lists; seeds draws
+        pa.field("query", pa.string(), nullable=False),  # normalised (wit.text)
+        pa.field("sources", pa.list_(pa.string())),  # where the query comes from, all of them
+        pa.field("count", pa.int64()),  # occurrences of a word or bigram in the corpus
+        pa.field("pmi", pa.float32()),  # pointwise mutual information of a bigram, in bits
+        pa.field("views", pa.int64()),  # page views of a title
+    ]
+)
+
+LINKS = pa.schema(
+    [
+        pa.field("url", pa.string(), nullable=False),  # WHATWG form, http(s), fragment dropped
+        pa.field("text", pa.string(), nullable=False),  # white space collapsed, never empty
+        pa.field("page_url", pa.string()),  # the page the image stands on; null in tables
+        pa.field("attribute", pa.string()),  # alt, title, data-image-title, figcaption, caption
+        pa.field("record_offset", pa.int64()),  # byte of the record in its file; row in tables
+    ]
+)
+
+CANDIDATES = pa.schema(
+    [
+        pa.field("pair_id", PAIR_ID, nullable=False),
+        *LINKS,
+        pa.field("language", pa.string()),  # BCP 47, null where identification was not asked
+        pa.field("query_ids", pa.list_(pa.int32()), nullable=False),  # sorted, distinct, not empty
+    ]
+)
+
+SELECTION = pa.schema(
+    [
+        *CANDIDATES,
+        pa.field("source", pa.int32(), nullable=False),  # index in run.json's sources
+        pa.field("row", pa.int32(), nullable=False),  # row in that source's candidates
+        pa.field("drawn_by", pa.list_(pa.int32()), nullable=False),  # the queries that drew it
+        pa.field("priority", pa.uint64(), nullable=False),  # lowest of its drawing queries'
+        pa.field("wave", pa.int8(), nullable=False),  # 1, 2, ...
+        pa.field("host", pa.string(), nullable=False),  # scheme and authority: robots.txt's scope
+    ]
+)
+
+LANE = pa.schema(
+    [
+        *SELECTION,
+        pa.field("preset", pa.string()),  # an outcome that is decided before any request
+    ]
+)
+
+HOSTS = pa.schema(
+    [
+        pa.field("host", pa.string(), nullable=False),  # scheme and authority
+        pa.field("hostname", pa.string(), nullable=False),  # what rates and lanes go by
+        pa.field("pairs", pa.int64(), nullable=False),  # planned, in this wave
+        pa.field("lanes", pa.int32(), nullable=False),  # each has 1/lanes of the host's rate
+        pa.field("robots", pa.string()),  # allow_all, disallow_all, rules, unreachable
+        pa.field("rules", pa.string()),  # robots.txt where robots is `rules`
+        pa.field("crawl_delay", pa.float64()),  # seconds, where robots.txt asks for one
+    ]
+)
+
+COVERAGE = pa.schema(
+    [
+        pa.field("query_id", pa.int32(), nullable=False),
+        pa.field("query", pa.string(), nullable=False),
+        pa.field("matched", pa.int64(), nullable=False),  # candidates whose text includes it
+        pa.field("unique", pa.int64(), nullable=False),  # of them, after deduplication
+        pa.field("drawn", pa.int64(), nullable=False),  # of its cap, with a picture
+        pa.field("present", pa.int64(), nullable=False),  # in the shards, also through others
+        pa.field("short_by", pa.int64(), nullable=False),  # min(cap, unique) - drawn
+    ]
+)
