@@ -15,9 +15,10 @@ import math
 from dataclasses import dataclass
 
 import numpy as np
-from numba import njit
+from numba import njit, types
 
 from wit.hashing import SHARED_QUERY, pair_key, priority
+from wit.kernel_types import F64, I32, I64, U8, U64, writable
 
 UNKNOWN, FETCHED, FAILED = 0, 1, 2  # what is known of a pair's picture
 RESERVE = 4  # a query may look at this many times t pairs for t that can be fetched
@@ -78,8 +79,10 @@ def priority_bounds(counts: np.ndarray, cap: int) -> np.ndarray:
 
 
 @njit(
-    "int64(uint8[::1], uint8[::1], int64[::1], int32[::1], uint64[::1], uint64[::1], uint64,"
-    "uint64[::1], uint8[::1], uint64[::1], int32[::1], uint64[::1], int64[::1])",
+    types.int64(
+        *(U8, U8, I64, I32, U64, U64, types.uint64, U64, U8, U64),
+        *(writable(I32), writable(U64), writable(I64)),
+    ),
     cache=True,
     nogil=True,
 )
@@ -114,7 +117,11 @@ def collect(
         bound: uint64 [queries].
     """
     most = len(pairs.query_ids)
-    query, place, row = np.empty(most, np.int32), np.empty(most, np.uint64), np.empty(most, np.int64)
+    query, place, row = (
+        np.empty(most, np.int32),
+        np.empty(most, np.uint64),
+        np.empty(most, np.int64),
+    )
     found = _collect(
         *(pairs.verdict, pairs.status, pairs.offsets, pairs.query_ids, pairs.url, pairs.text),
         *(np.uint64(seed), query_hash, wanted, bound, query, place, row),
@@ -126,9 +133,8 @@ def collect(
     return entries
 
 
-@njit("int64[::1](int32[::1], int64)", cache=True, nogil=True)
-def counting_order(value, values):
-    """Returns int64 [n]: the stable order that sorts value, integers in [0, values), in O(n)."""
+@njit(writable(I64)(I32, types.int64), cache=True, nogil=True)
+def _counting_order(value, values):
     start = np.zeros(values + 1, np.int64)
     for v in value:
         start[v + 1] += 1
@@ -141,6 +147,11 @@ def counting_order(value, values):
     return order
 
 
+def counting_order(value: np.ndarray, values: int) -> np.ndarray:
+    """Returns int64 [n]: the stable order that sorts value, int [n] in [0, values), in O(n)."""
+    return _counting_order(np.ascontiguousarray(value, np.int32), values)
+
+
 @njit(cache=True, nogil=True)
 def _before(a, b, at, url, text):
     if at[a] != at[b]:
@@ -151,13 +162,29 @@ def _before(a, b, at, url, text):
 
 
 @njit(
-    "void(int64[::1], int32[::1], uint64[::1], uint64[::1], uint64[::1], uint8[::1], int64[::1],"
-    "int64, int64, int64, uint64[::1], uint64[::1], uint64[::1], uint8[::1], uint8[::1])",
+    types.void(
+        *(I64, I32, U64, U64, U64, U8, I64, types.int64, types.int64, types.int64),
+        *(writable(U64), writable(U64), writable(U64), writable(U8), writable(U8)),
+    ),
     cache=True,
     nogil=True,
 )
 def _thresholds(
-    order, query, at, url, text, status, counts, cap, reserve, first, t_at, t_url, t_text, settled, short
+    order,
+    query,
+    at,
+    url,
+    text,
+    status,
+    counts,
+    cap,
+    reserve,
+    first,
+    t_at,
+    t_url,
+    t_text,
+    settled,
+    short,
 ):
     start = 0
     while start < len(order):
@@ -215,8 +242,10 @@ def thresholds(entries: np.ndarray, counts: np.ndarray, cap: int, first: int) ->
 
 
 @njit(
-    "int64(uint8[::1], int64[::1], int32[::1], uint64[::1], uint64[::1], uint64, uint64[::1],"
-    "uint64[::1], uint64[::1], uint64[::1], uint8[::1], uint64[::1], int64[::1], int32[::1])",
+    types.int64(
+        *(U8, I64, I32, U64, U64, types.uint64, U64, U64, U64, U64),
+        *(writable(U8), writable(U64), writable(I64), writable(I32)),
+    ),
     cache=True,
     nogil=True,
 )
@@ -287,7 +316,7 @@ def count_queries(pairs: Pairs, rows: np.ndarray, queries: int) -> np.ndarray:
 
 
 @njit(
-    "void(uint8[::1], int64[::1], int32[::1], int64[::1], float64[::1], boolean, float64[::1])",
+    types.void(U8, I64, I32, I64, F64, types.boolean, writable(F64)),
     cache=True,
     nogil=True,
 )

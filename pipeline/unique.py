@@ -7,7 +7,9 @@ hash: among 10 billion distinct URLs two or three are expected to fall together 
 """
 
 import numpy as np
-from numba import njit
+from numba import njit, types
+
+from wit.kernel_types import I64, U8, U64, writable
 
 SURVIVES, DUPLICATE_PAIR, OTHER_TEXT = 0, 1, 2
 REASONS = {DUPLICATE_PAIR: "duplicate_pair", OTHER_TEXT: "other_text"}
@@ -16,7 +18,7 @@ KEY = np.dtype([("url", "<u8"), ("text", "<u8"), ("row", "<u4")])
 LOSER = np.dtype([("row", "<u4"), ("reason", "u1")])
 
 
-@njit("uint8[::1](uint64[::1], uint64[::1], int64[::1], int64)", cache=True, nogil=True)
+@njit(writable(U8)(U64, U64, I64, types.int64), cache=True, nogil=True)
 def _judge(url, text, order, texts_per_image):
     verdict = np.zeros(len(url), np.uint8)
     start = 0

@@ -6,7 +6,9 @@ Nothing here depends on the machine, the process or Python's `hash`.
 
 import numpy as np
 import pyarrow as pa
-from numba import njit, uint64
+from numba import njit, types, uint64
+
+from wit.kernel_types import I64, U8, U64, writable
 
 PRIME_1 = np.uint64(0x9E3779B185EBCA87)
 PRIME_2 = np.uint64(0xC2B2AE3D27D4EB4F)
@@ -22,7 +24,7 @@ def _rotate(value, bits):
     return (value << np.uint64(bits)) | (value >> np.uint64(64 - bits))
 
 
-@njit("uint64(uint8[::1], int64, int64)", cache=True, nogil=True)
+@njit(types.uint64(U8, types.int64, types.int64), cache=True, nogil=True)
 def _read(data, start, count):
     value = np.uint64(0)
     for i in range(count):
@@ -35,7 +37,7 @@ def _round(state, lane):
     return _rotate(state + lane * PRIME_2, 31) * PRIME_1
 
 
-@njit("uint64(uint8[::1], int64, int64)", cache=True, nogil=True)
+@njit(types.uint64(U8, types.int64, types.int64), cache=True, nogil=True)
 def xxh64(data, start, end):
     """XXH64 (seed 0) of data[start:end]."""
     length = end - start
@@ -71,7 +73,7 @@ def xxh64(data, start, end):
     return state ^ (state >> np.uint64(32))
 
 
-@njit("uint64[::1](uint8[::1], int64[::1])", cache=True, nogil=True)
+@njit(writable(U64)(U8, I64), cache=True, nogil=True)
 def _xxh64_all(data, offsets):
     hashes = np.empty(len(offsets) - 1, np.uint64)
     for i in range(len(hashes)):

@@ -72,7 +72,7 @@ class FolderLock:
             self._flock(os.path.join(folder, ".lock"), folder)
         except PermissionError as error:
             raise NotAllowed(
-                f"{folder}: cannot write: permission denied; give this user the rights or choose "
+                f"{folder}: cannot write: permission denied; give this user the rights, or choose "
                 "another --out"
             ) from error
         except OSError as error:

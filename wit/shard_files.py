@@ -112,7 +112,7 @@ def stats_path(folder: str, name: str) -> str:
 
 
 def list_shards(folder: str) -> list[str]:
-    """Names of the committed shards in a folder (those with a stats file), in order of their ids."""
+    """Names of the committed shards in a folder (those with a stats file), in order of ids."""
     names = (SHARD_FILE.fullmatch(name) for name in storage.list_names(folder))
     return sorted((m[1] for m in names if m and m[2] == "_stats.json"), key=shard_order)
 
@@ -165,9 +165,9 @@ def finish_name(folder: str, name: str) -> Finish:
     except StorageError:
         return _set_aside(folder, name, "unreadable", f"{path}: is not JSON")
     if not is_ours(stats):
-        missing = [part for part in PARTS if not storage.exists(final_path(folder, name, part))]
-        problem = f"{final_path(folder, name, missing[0])}: is missing" if missing else None
-        return Finish("damaged", problem) if missing else Finish("done")
+        raise StorageError(
+            f"{path}: written by another tool; move that dataset away or choose another folder"
+        )
     wrong = check_stats(stats)
     if wrong:
         return _set_aside(folder, name, "unreadable", f"{path}: {wrong}")

@@ -72,6 +72,7 @@ def explained(path: str, verb: str = "write") -> Iterator[None]:
         yield
     except OSError as error:
         where = error.filename if isinstance(error.filename, str) else path
+        where = path if _is_temporary(where) else where
         resume = "then run the same command again to resume"
         if error.errno in NO_SPACE:
             raise DiskFull(
@@ -328,7 +329,11 @@ def sweep(folder: str) -> list[str]:
             paths = [os.path.join(where, name) for where, _, names in walk for name in names]
         else:
             paths = remote.find(folder)
-    found = [path for path in paths if split(path)[1].startswith(".") and path.endswith(".tmp")]
+    found = [path for path in paths if _is_temporary(path)]
     for path in found:
         remove(path)
     return sorted(found)
+
+
+def _is_temporary(path: str) -> bool:
+    return split(path)[1].startswith(".") and path.endswith(".tmp")

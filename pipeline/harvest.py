@@ -1,0 +1,83 @@
+"""`wit harvest`: the whole flow on one screen.
+
+    sources -> extract and match -> unique -> count                          (once)
+            -> collect -> thresholds -> select -> robots -> lanes -> fetch   (each wave)
+            -> coverage -> manifest, report
+
+Every arrow is a folder of files (pipeline.run), every step a stage of one Beam pipeline
+(pipeline.stages) that skips what is finished.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import os
+import secrets
+import socket
+
+from pipeline.options import LOCAL_RUNNER, make_config, parse, reach_settings
+from pipeline.queries import install
+from pipeline.run import Run, open_run
+from wit import shards, storage
+
+
+def main(argv: list[str]) -> int:
+    """Runs or resumes a harvest; the exit code."""
+    options, beam_options = parse(argv)
+    harvest(options, beam_options)
+    return 0
+
+
+def harvest(options: argparse.Namespace, beam_options: list[str]) -> Run:
+    """Takes a harvest from wherever its folder is to its end."""
+    config, queries = make_config(options)
+    with storage.FolderLock(options.out, storage.owner_text()):
+        run = open_run(options.out, config)
+        storage.sweep(run.out)
+        shards.sweep(run.path("shards"))
+        install(run, queries)
+        run_stages(run, options, beam_options)
+        from pipeline.summary import summarise
+
+        summarise(run)
+    return run
+
+
+def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -> None:
+    """Runs every stage that is not finished, as one Beam pipeline, and shows how far it is."""
+    from pipeline.monitor import watch
+    from pipeline.stages import Reach, chain
+
+    local = options.runner == LOCAL_RUNNER
+    reach = Reach(
+        session=secrets.token_hex(4),
+        fetch=reach_settings(options),
+        workers=options.workers if local else 0,
+        driver=(socket.gethostname(), os.getpid()) if local else None,
+    )
+
+    def execute() -> None:
+        import apache_beam as beam
+
+        logging.getLogger("apache_beam").setLevel(logging.ERROR)
+        with beam.Pipeline(options=runner_options(options, beam_options)) as pipeline:
+            chain(pipeline, run, reach)
+
+    watch(run, reach.session, execute)
+
+
+def runner_options(options: argparse.Namespace, beam_options: list[str]):
+    """Returns Beam's options: on this machine as many processes as asked for, else as given."""
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    if options.runner != LOCAL_RUNNER:
+        return PipelineOptions([f"--runner={options.runner}", *beam_options])
+    mode = "multi_processing" if options.workers > 1 else "in_memory"
+    return PipelineOptions(
+        [
+            "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
+            f"--direct_running_mode={mode}",
+            f"--direct_num_workers={options.workers}",
+        ]
+    )

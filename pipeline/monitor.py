@@ -1,0 +1,92 @@
+"""The screen of a run: what each stage has done, how fast, and how long it will take."""
+
+from __future__ import annotations
+
+import re
+import signal
+import threading
+import time
+from collections.abc import Callable
+
+from pipeline.progress import StageState, read_stage
+from pipeline.run import Run
+from pipeline.stages import in_order
+from wit import storage
+from wit.console import Screen, duration
+from wit.errors import UserError
+
+PAUSE, REMOTE_PAUSE = 0.5, 5.0  # seconds between two looks
+USER_ERROR = re.compile(r"wit\.errors\.\w+: (.+?)(?: \[while running|\\n|\n|$)")
+
+
+def watch(run: Run, session: str, execute: Callable[[], None]) -> None:
+    """Calls `execute` in a thread and shows the stages' progress until it ends.
+
+    Ctrl-C reaches this thread alone: the workers never see it, and end with this process.
+
+    Raises:
+        KeyboardInterrupt: after Ctrl-C.
+        UserError: where a worker met one; its line is found in the runner's error.
+    """
+    failure: list[BaseException] = []
+
+    def guarded() -> None:
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+        try:
+            execute()
+        except BaseException as error:
+            failure.append(error)
+
+    thread = threading.Thread(target=guarded, name="pipeline", daemon=True)
+    thread.start()
+    pause = PAUSE if storage.is_local(run.out) else REMOTE_PAUSE
+    with Screen() as screen:
+        board = Board(run, session, screen)
+        while thread.is_alive():
+            thread.join(pause)
+            board.look()
+        board.look()
+    if failure:
+        raise explained(failure[0])
+
+
+def explained(error: BaseException) -> BaseException:
+    """Returns the UserError that a worker raised, out of what the runner made of it."""
+    if isinstance(error, UserError):
+        return error
+    found = USER_ERROR.findall(str(error))
+    return UserError(found[-1].strip()) if found else error
+
+
+class Board:
+    """Shows each stage once it is finished, and the one under way."""
+
+    def __init__(self, run: Run, session: str, screen: Screen) -> None:
+        self.run, self.session, self.screen = run, session, screen
+        self.waiting = list(in_order(run.config.waves))
+        self.started: dict[str, float] = {}
+
+    def look(self) -> None:
+        """Reads the heartbeats and draws what is new."""
+        while self.waiting:
+            key, wave, stage = self.waiting[0]
+            state = read_stage(self.run, key, self.session)
+            if state is None:
+                return
+            started = self.started.setdefault(key, time.monotonic())
+            planned_next = len(self.waiting) > 1 and read_stage(
+                self.run, self.waiting[1][0], self.session
+            )
+            name = f"{stage.name} {wave}" if 1 <= wave <= self.run.config.waves else stage.name
+            if not planned_next and state.done < state.tasks:
+                self.screen.now(self._line(name, state, time.monotonic() - started))
+                return
+            self.waiting.pop(0)
+            if state.tasks:
+                self.screen.done(f"{name:<20} {state.tasks:>6} tasks  {duration(state.wall):>8}")
+
+    def _line(self, name: str, state: StageState, elapsed: float) -> str:
+        share = state.done / state.tasks
+        left = elapsed / share - elapsed if share > 0.01 and elapsed > 2 else None
+        text = f"{name:<20} {state.done:>6.1f} of {state.tasks} tasks  {share:>4.0%}"
+        return text + (f"  {duration(left)} left" if left is not None else "")

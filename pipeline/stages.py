@@ -1,0 +1,324 @@
+"""A stage as Beam runs it: plan its tasks, work on each, wait for all; and the stages in order.
+
+A stage's plan lists the tasks whose output is absent, so what is finished is skipped, whoever
+finished it. Its work writes that output, whole or not at all. Elements are the numbers of tasks and
+what they move travels in files (Arrow tables, packed blocks), so a stage needs no memory of the
+runner's, and every stage is the same on FnApiRunner, Flink, Spark and Dataflow.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import apache_beam as beam
+
+import wit
+from pipeline import candidates, coverage, dedupe, fetching, lanes, waves
+from pipeline.progress import Heartbeat, announce
+from pipeline.run import Run, load_run
+from wit import storage
+from wit.errors import UserError
+from wit.lifeline import die_with
+
+Tasks = Callable[[Run, int], Iterable[int]]  # (run, wave) -> the numbers of all its tasks
+Output = Callable[[Run, int, int], str]  # (run, wave, task) -> the file written last
+Progress = Callable[[float, float], None]
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What workers must know that does not decide the result.
+
+    Attributes:
+        session: the driver's name in OUT/progress.
+        version: of the driver's program; workers of another version refuse to work.
+        fetch: addresses that may be reached, and how many requests at a time (FetchPolicy).
+        workers: processes that share the work on one machine; 0 where a cluster decides.
+        driver: (host name, process id) that local workers end with; None on a cluster.
+    """
+
+    session: str
+    version: str = wit.__version__
+    fetch: tuple[tuple[str, Any], ...] = ()
+    workers: int = 0
+    driver: tuple[str, int] | None = None
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One step of the harvest.
+
+    Attributes:
+        name: on the screen and in OUT/progress.
+        tasks: lists its tasks; before that it writes what sums up the stage before.
+        output: shows that a task is finished.
+        work: does a task: (run, wave, task, progress, reach).
+        together: whether a worker does its tasks at the same time (they wait for other servers).
+    """
+
+    name: str
+    tasks: Tasks
+    output: Output
+    work: Callable[[Run, int, int, Progress, Reach], None]
+    together: bool = False
+
+
+# --- which tasks there are --------------------------------------------------------------------
+
+
+def _once(path: str, write: Callable[[], None]) -> None:
+    if not storage.exists(path):
+        write()
+
+
+def _sources(run: Run, _: int) -> Iterable[int]:
+    return range(len(run.config.sources))
+
+
+def _url_buckets(run: Run, _: int) -> Iterable[int]:
+    _once(run.path("candidates", "index.npy"), partial(dedupe.index_candidates, run))
+    return range(dedupe.bucket_count(run))
+
+
+def _groups(run: Run, _: int) -> Iterable[int]:
+    return range(len(run.groups))
+
+
+def _groups_to_size(run: Run, _: int) -> Iterable[int]:
+    _once(run.path("counts", "total.npy"), partial(dedupe.sum_counts, run))
+    return range(len(run.groups)) if run.config.pairs is not None else ()
+
+
+def _groups_to_collect(run: Run, wave: int) -> Iterable[int]:
+    _once(run.path("target.json"), partial(dedupe.solve_target, run))
+    _once(run.wave_path("lanes", wave, "open.json"), partial(lanes.open_wave, run, wave))
+    return range(len(run.groups)) if lanes.is_open(run, wave) else ()
+
+
+def _query_buckets(run: Run, wave: int) -> Iterable[int]:
+    return range(waves.query_buckets(run)) if lanes.is_open(run, wave) else ()
+
+
+def _any_short(run: Run, wave: int) -> bool:
+    return lanes.is_open(run, wave) and len(waves.short_queries(run, wave)) > 0
+
+
+def _groups_again(run: Run, wave: int) -> Iterable[int]:
+    return range(len(run.groups)) if _any_short(run, wave) else ()
+
+
+def _query_buckets_again(run: Run, wave: int) -> Iterable[int]:
+    return range(waves.query_buckets(run)) if _any_short(run, wave) else ()
+
+
+def _groups_to_select(run: Run, wave: int) -> Iterable[int]:
+    if not lanes.is_open(run, wave):
+        return ()
+    path = run.wave_path("balance", wave, "thresholds.npy")
+    _once(path, partial(waves.join_thresholds, run, wave))
+    return range(len(run.groups))
+
+
+def _host_buckets(run: Run, wave: int) -> Iterable[int]:
+    if not lanes.is_open(run, wave):
+        return ()
+    _once(run.wave_path("hosts", wave, "counts.parquet"), partial(lanes.count_hosts, run, wave))
+    return lanes.used_host_buckets(run, wave)
+
+
+def _lanes_to_plan(run: Run, wave: int) -> Iterable[int]:
+    if not lanes.is_open(run, wave):
+        return ()
+    _once(run.wave_path("hosts", wave, "wide.parquet"), partial(lanes.join_hosts, run, wave))
+    return range(run.config.lanes)
+
+
+def _lanes_to_fetch(run: Run, wave: int) -> Iterable[int]:
+    if not lanes.is_open(run, wave):
+        return ()
+    _once(run.wave_path("lanes", wave, "shards.json"), partial(lanes.number_shards, run, wave))
+    return range(run.config.lanes)
+
+
+# --- the stages in order ----------------------------------------------------------------------
+
+
+def _plain(work: Callable[..., None]) -> Callable[..., None]:
+    return partial(_without_wave, work)
+
+
+def _without_wave(
+    work: Callable[..., None], run: Run, _: int, task: int, progress: Progress, reach: Reach
+) -> None:
+    work(run, task, progress)
+
+
+def _with_wave(
+    work: Callable[..., None], run: Run, wave: int, task: int, progress: Progress, reach: Reach
+) -> None:
+    work(run, wave, task, progress)
+
+
+def _waved(work: Callable[..., None]) -> Callable[..., None]:
+    return partial(_with_wave, work)
+
+
+def _file(room: str, suffix: str) -> Output:
+    return lambda run, wave, task: run.wave_path(room, wave, f"{task:04d}{suffix}")
+
+
+def _again_file(suffix: str) -> Output:
+    return lambda run, wave, task: run.wave_path("balance", wave, f"again.{task:04d}{suffix}")
+
+
+FIRST = (
+    Stage(
+        "extract",
+        _sources,
+        lambda run, _, task: run.candidates(task, ".json"),
+        _plain(candidates.extract),
+    ),
+    Stage(
+        "unique",
+        _url_buckets,
+        lambda run, _, task: run.path("unique", f"{task:04d}.losers"),
+        _plain(dedupe.find_duplicates),
+    ),
+    Stage(
+        "count",
+        _groups,
+        lambda run, _, task: run.path("counts", f"{task:04d}.npy"),
+        _plain(dedupe.count),
+    ),
+    Stage(
+        "size",
+        _groups_to_size,
+        lambda run, _, task: run.path("counts", f"{task:04d}.sizes.npy"),
+        _plain(dedupe.estimate),
+    ),
+)
+WAVE = (
+    Stage("collect", _groups_to_collect, _file("balance", ".json"), _waved(waves.collect)),
+    Stage(
+        "thresholds",
+        _query_buckets,
+        _file("balance", ".thresholds.npy"),
+        _waved(waves.find_thresholds),
+    ),
+    Stage("collect-again", _groups_again, _again_file(".json"), _waved(waves.collect_again)),
+    Stage(
+        "thresholds-again",
+        _query_buckets_again,
+        _again_file(".thresholds.npy"),
+        _waved(waves.find_thresholds_again),
+    ),
+    Stage("select", _groups_to_select, _file("selection", ".hosts.parquet"), _waved(waves.select)),
+    Stage("robots", _host_buckets, _file("hosts", ".parquet"), fetching.ask_hosts, together=True),
+    Stage("lanes", _lanes_to_plan, _file("lanes", ".json"), fetching.plan_lane),
+    Stage(
+        "fetch", _lanes_to_fetch, _file("fetched", ".results"), fetching.fetch_lane, together=True
+    ),
+)
+LAST = (
+    Stage(
+        "coverage",
+        _groups,
+        lambda run, _, task: run.path("coverage", f"{task:04d}.npy"),
+        _plain(coverage.cover),
+    ),
+)
+
+
+def in_order(waves_planned: int) -> Iterator[tuple[str, int, Stage]]:
+    """Yields (key, wave, stage) of a whole harvest; the key names the stage in OUT/progress."""
+    plan = [(0, stage) for stage in FIRST]
+    plan += [(wave, stage) for wave in range(1, waves_planned + 1) for stage in WAVE]
+    plan += [(waves_planned + 1, stage) for stage in LAST]
+    for number, (wave, stage) in enumerate(plan):
+        yield f"{number:02d}-{stage.name}", wave, stage
+
+
+# --- a stage in Beam --------------------------------------------------------------------------
+
+
+class Plan(beam.DoFn):
+    """Lists a stage's unfinished tasks, as (number, tasks that belong together)."""
+
+    def __init__(self, out: str, key: str, reach: Reach) -> None:
+        self.out, self.key, self.reach = out, key, reach
+
+    def process(self, _: Any) -> Iterator[tuple[int, tuple[int, ...]]]:
+        """Yields one element a task; the first is empty, so that the barrier always has one."""
+        run, wave, stage = _find(self.out, self.key, self.reach)
+        tasks = list(stage.tasks(run, wave))
+        pending = _unfinished(run, wave, stage, tasks)
+        announce(run, self.key, self.reach.session, len(tasks), len(pending))
+        bundles = [(task,) for task in pending]
+        if stage.together and self.reach.workers:
+            bundles = [tuple(pending[i :: self.reach.workers]) for i in range(self.reach.workers)]
+        yield -1, ()
+        yield from enumerate(bundle for bundle in bundles if bundle)
+
+
+def _unfinished(run: Run, wave: int, stage: Stage, tasks: list[int]) -> list[int]:
+    """Returns the tasks whose output is absent, by one listing of its folder."""
+    if not tasks:
+        return []
+    outputs = [stage.output(run, wave, task).rpartition("/") for task in tasks]
+    present = set(storage.list_names(outputs[0][0]))
+    return [task for task, (_, _, name) in zip(tasks, outputs, strict=True) if name not in present]
+
+
+class Do(beam.DoFn):
+    """Does the tasks of an element."""
+
+    def __init__(self, out: str, key: str, reach: Reach) -> None:
+        self.out, self.key, self.reach = out, key, reach
+
+    def process(self, element: tuple[int, Iterable[tuple[int, ...]]]) -> Iterator[tuple[int, int]]:
+        """Yields (0, tasks done): all meet at the barrier."""
+        run, wave, stage = _find(self.out, self.key, self.reach)
+        for tasks in element[1]:
+            if tasks:
+                heartbeat = Heartbeat(run, self.key, self.reach.session, list(tasks))
+
+                def do(task: int, heartbeat: Heartbeat = heartbeat) -> None:
+                    stage.work(run, wave, task, partial(heartbeat.update, task), self.reach)
+
+                if len(tasks) == 1:
+                    do(tasks[0])
+                else:
+                    with ThreadPoolExecutor(len(tasks)) as threads:
+                        list(threads.map(do, tasks))
+                heartbeat.finish()
+            yield 0, len(tasks)
+
+
+def _find(out: str, key: str, reach: Reach) -> tuple[Run, int, Stage]:
+    if reach.version != wit.__version__:
+        raise UserError(
+            f"this worker has webimagetext {wit.__version__}, the driver {reach.version}; "
+            "install the driver's wheel on the workers"
+        )
+    if reach.driver:
+        die_with(*reach.driver)
+    run = load_run(out)
+    return next((run, w, s) for k, w, s in in_order(run.config.waves) if k == key)
+
+
+def chain(pipeline: beam.Pipeline, run: Run, reach: Reach) -> None:
+    """Adds every stage to a pipeline, each waiting for the one before."""
+    state = pipeline | "start" >> beam.Create([None])
+    for key, _, _ in in_order(run.config.waves):
+        state = (
+            state
+            | f"{key}: plan" >> beam.ParDo(Plan(run.out, key, reach))
+            | f"{key}: spread" >> beam.GroupByKey()
+            | f"{key}: do" >> beam.ParDo(Do(run.out, key, reach))
+            | f"{key}: wait" >> beam.GroupByKey()
+            | f"{key}: done" >> beam.Map(lambda done: None)
+        )

@@ -1,0 +1,63 @@
+"""How a run looks to a person: lines that stay, and one that changes where there is a terminal."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from types import TracebackType
+
+QUIET_SECONDS = 15.0  # between two lines of progress where the output is no terminal
+
+
+def duration(seconds: float) -> str:
+    """Returns 4.2 s, 3:07 min or 5:12 h."""
+    if seconds < 60:
+        return f"{seconds:.1f} s"
+    if seconds < 3600:
+        return f"{int(seconds // 60)}:{int(seconds % 60):02d} min"
+    return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
+
+
+class Screen:
+    """Writes to standard error, so that standard output stays free for results."""
+
+    def __init__(self) -> None:
+        self.out = sys.stderr
+        self.live = self.out.isatty()
+        self.shown = ""
+        self.due = 0.0
+
+    def now(self, line: str) -> None:
+        """Shows a line that the next one replaces; seldom where there is no terminal."""
+        if self.live:
+            width = shutil.get_terminal_size().columns - 1
+            self.out.write("\r\x1b[K" + line[:width])
+            self.shown = line
+        elif time.monotonic() >= self.due:
+            self.due = time.monotonic() + QUIET_SECONDS
+            self.out.write(line + "\n")
+        self.out.flush()
+
+    def done(self, line: str) -> None:
+        """Shows a line that stays."""
+        self._clear()
+        self.out.write(line + "\n")
+        self.out.flush()
+
+    def _clear(self) -> None:
+        if self.shown:
+            self.out.write("\r\x1b[K")
+            self.shown = ""
+
+    def __enter__(self) -> Screen:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._clear()
+        self.out.flush()
