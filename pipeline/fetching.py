@@ -16,11 +16,10 @@ from pipeline.balance import FAILED, FETCHED, counting_order
 from pipeline.run import Run
 from pipeline.waves import RESULT
 from wit import blocks, shards, storage
-from wit.web.policy import WebPolicy
 from wit.web.robots import HostRules, allowed, robots_table
 
 if TYPE_CHECKING:
-    from pipeline.fetch.fetcher import FetchPolicy
+    from pipeline.fetch.policy import FetchPolicy
     from pipeline.stages import Progress, Reach
 
 SHARDS = "shards"
@@ -28,20 +27,19 @@ SHARDS = "shards"
 
 def policy_of(run: Run, reach: Reach) -> FetchPolicy:
     """Returns the run's fetch policy, with what its driver says may be reached."""
-    from pipeline.fetch.fetcher import FetchPolicy
+    from pipeline.fetch.policy import FetchPolicy
 
     return FetchPolicy.from_json({**run.config.fetch, **dict(reach.fetch)})
 
 
 def ask_hosts(run: Run, wave: int, bucket: int, progress: Progress, reach: Reach) -> None:
     """Does a task of the stage `robots`."""
-    policy = policy_of(run, reach)
-    lanes.find_hosts(run, wave, bucket, partial(robots_table, policy.web))
+    lanes.find_hosts(run, wave, bucket, partial(robots_table, policy_of(run, reach)))
 
 
 def plan_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach) -> None:
     """Does a task of the stage `lanes`."""
-    agent = policy_of(run, reach).web.user_agent
+    agent = policy_of(run, reach).user_agent
     lanes.plan_lane(run, wave, lane, lambda rules, urls: allowed(rules, agent, urls))
 
 

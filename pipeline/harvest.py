@@ -38,10 +38,24 @@ def harvest(options: argparse.Namespace, beam_options: list[str]) -> Run:
         shards.sweep(run.path("shards"))
         install(run, queries)
         run_stages(run, options, beam_options)
-        from pipeline.summary import summarise
+        if options.until:
+            print(f"stopped after {options.until}, as asked; without --until the run goes on")
+        else:
+            from pipeline.summary import summarise
 
-        summarise(run)
+            tell(run, summarise(run))
     return run
+
+
+def tell(run: Run, funnel: dict[str, int]) -> None:
+    """Prints where the candidates went and where the report is."""
+    links = sum(funnel.values())
+    print(f"{links:,} image links and rows, each in one row of:")
+    for reason, count in sorted(funnel.items(), key=lambda item: (-item[1], item[0])):
+        if count:
+            print(f"  {count:>12,}  {reason}")
+    print(f"shards   {run.path('shards')}")
+    print(f"report   {run.path('report.html')}")
 
 
 def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -> None:
@@ -62,7 +76,7 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -
 
         logging.getLogger("apache_beam").setLevel(logging.ERROR)
         with beam.Pipeline(options=runner_options(options, beam_options)) as pipeline:
-            chain(pipeline, run, reach)
+            chain(pipeline, run, reach, options.until)
 
     watch(run, reach.session, execute)
 

@@ -80,7 +80,7 @@ def find_hosts(run: Run, wave: int, bucket: int, ask_robots: AskRobots) -> None:
 
 
 def join_hosts(run: Run, wave: int) -> None:
-    """Writes hosts/W/wide.parquet: the few hosts that belong to several lanes, all lanes read it."""
+    """Writes hosts/W/wide.parquet: the few hosts that belong to several lanes."""
     counts = storage.read_table(run.wave_path("hosts", wave, "counts.parquet"))
     wide = counts.filter(pc.greater(counts["lanes"], 1)).select(["hostname", "lanes"])
     slot = slots_of(hash64(wide["hostname"]), run.config.lanes)
@@ -210,9 +210,7 @@ def open_wave(run: Run, wave: int) -> None:
         if is_open(run, wave - 1):
             for lane in range(run.config.lanes):
                 planned = storage.read_json(run.wave_path("lanes", wave - 1, f"{lane:04d}.json"))
-                results = blocks.read(
-                    run.wave_path("fetched", wave - 1, f"{lane:04d}.results"), 0
-                )
+                results = blocks.read(run.wave_path("fetched", wave - 1, f"{lane:04d}.results"), 0)
                 left += planned["deferred"] + int(np.sum(results["status"] == FAILED))
     storage.write_json(run.wave_path("lanes", wave, "open.json"), {"open": left > 0})
 

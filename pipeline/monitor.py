@@ -12,7 +12,7 @@ from pipeline.progress import StageState, read_stage
 from pipeline.run import Run
 from pipeline.stages import in_order
 from wit import storage
-from wit.console import Screen, duration
+from wit.console import Screen, duration, rate_of
 from wit.errors import UserError
 
 PAUSE, REMOTE_PAUSE = 0.5, 5.0  # seconds between two looks
@@ -79,14 +79,20 @@ class Board:
             )
             name = f"{stage.name} {wave}" if 1 <= wave <= self.run.config.waves else stage.name
             if not planned_next and state.done < state.tasks:
-                self.screen.now(self._line(name, state, time.monotonic() - started))
+                line = self._line(name, stage.unit, state, time.monotonic() - started)
+                self.screen.now(line)
                 return
             self.waiting.pop(0)
             if state.tasks:
-                self.screen.done(f"{name:<20} {state.tasks:>6} tasks  {duration(state.wall):>8}")
+                rate = rate_of(state.units / max(state.wall, 0.001), stage.unit)
+                took = duration(state.wall)
+                self.screen.done(
+                    f"{name:<20} {state.tasks:>6} tasks  {took:>9}  {rate:>16}".rstrip()
+                )
 
-    def _line(self, name: str, state: StageState, elapsed: float) -> str:
+    def _line(self, name: str, unit: str, state: StageState, elapsed: float) -> str:
         share = state.done / state.tasks
+        rate = rate_of(state.units / elapsed, unit) if unit and elapsed > 2 else ""
         left = elapsed / share - elapsed if share > 0.01 and elapsed > 2 else None
-        text = f"{name:<20} {state.done:>6.1f} of {state.tasks} tasks  {share:>4.0%}"
+        text = f"{name:<20} {share:>4.0%} of {state.tasks} tasks  {rate:>16}"
         return text + (f"  {duration(left)} left" if left is not None else "")

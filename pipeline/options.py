@@ -73,9 +73,7 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument(
         "--language", action="append", default=[], metavar="CODE", help="keep only these; repeat"
     )
-    group.add_argument(
-        "--identify-language", action="store_true", help="fill the language column"
-    )
+    group.add_argument("--identify-language", action="store_true", help="fill the language column")
     group = top.add_argument_group("inputs")
     group.add_argument("--url-column", metavar="NAME", help="of tables; recognised unless set")
     group.add_argument("--text-column", metavar="NAME")
@@ -89,8 +87,9 @@ def parser() -> argparse.ArgumentParser:
         "--resize-mode",
         choices=["border", "keep_ratio", "keep_ratio_largest", "center_crop", "no"],
         default="keep_ratio",
-        help="as img2dataset's; larger pictures only (default: keep_ratio)",
+        help="as img2dataset's (default: keep_ratio)",
     )
+    group.add_argument("--upscale", action="store_true", help="resize smaller pictures too")
     group.add_argument("--encode-quality", type=_positive, default=95, metavar="1-100")
     group.add_argument("--max-bytes", type=_positive, default=20_000_000)
     group.add_argument("--max-pixels", type=_positive, default=100_000_000)
@@ -113,7 +112,12 @@ def parser() -> argparse.ArgumentParser:
         "--resolve", action="append", default=[], metavar="HOST:IP[:PORT]", help="for tests; exact"
     )
     group = top.add_argument_group("work")
-    group.add_argument("--lanes", type=_positive, default=8, metavar="L", help="into which hosts go")
+    group.add_argument(
+        "--until",
+        choices=["extract", "unique", "count", "select"],
+        help="stop after this stage; nothing is asked of the web",
+    )
+    group.add_argument("--lanes", type=_positive, default=8, metavar="L", help="hosts go into them")
     group.add_argument("--shard-size", type=_positive, default=10_000, metavar="PAIRS")
     group.add_argument("--waves", type=_positive, default=4)
     group.add_argument(
@@ -154,7 +158,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             "DataflowRunner or PortableRunner"
         )
     if options.shard_size > 10_000:
-        raise UserError(f"--shard-size {options.shard_size}: at most 10000 samples fit a shard's keys")
+        raise UserError(f"--shard-size {options.shard_size}: a shard has at most 10000 samples")
     if not options.user_agent and not options.contact:
         raise UserError(
             "--contact is needed: a URL or a mail address where the owner of a host can reach you"
@@ -210,6 +214,7 @@ def fetch_settings(options: argparse.Namespace) -> dict[str, Any]:
         "max_pixels": options.max_pixels,
         "image_size": options.image_size,
         "resize_mode": options.resize_mode,
+        "resize_only_if_bigger": not options.upscale,
         "encode_quality": options.encode_quality,
         "seed": options.seed,
     }
@@ -227,4 +232,5 @@ def reach_settings(options: argparse.Namespace) -> tuple[tuple[str, Any], ...]:
         ("allow_addresses", tuple(options.allow_address)),
         ("resolve", resolve),
         ("concurrency", options.concurrency),
+        ("decode_workers", 1),
     )

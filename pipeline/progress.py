@@ -78,12 +78,14 @@ class StageState:
     Attributes:
         tasks: all of them.
         done: finished ones and the shares of those under way.
+        units: bytes, rows or pictures handled in this session.
         wall: seconds from the first heartbeat to the last, of all sessions.
         cpu: core-seconds of the finished elements.
     """
 
     tasks: int
     done: float
+    units: float
     wall: float
     cpu: float
 
@@ -91,7 +93,7 @@ class StageState:
 def read_stage(run: Run, stage: str, session: str | None) -> StageState | None:
     """Returns a stage's state in a session, or its cost over all; None before it was planned."""
     folder = run.path("progress", stage)
-    tasks, done, cpu = 0, 0.0, 0.0
+    tasks, done, units, cpu = 0, 0.0, 0.0, 0.0
     spans: dict[str, list[float]] = {}
     for name in storage.list_names(folder):
         owner = name.split(".")[0]
@@ -110,8 +112,9 @@ def read_stage(run: Run, stage: str, session: str | None) -> StageState | None:
         else:
             done += facts["share"]
             cpu += facts["cpu"]
+            units += facts["units"]
             span[1] = max(span[1], facts["started"] + facts["wall"])
     if not spans:
         return None
     wall = sum(max(0.0, end - start) for start, end in spans.values())
-    return StageState(tasks, min(done, tasks), wall, cpu)
+    return StageState(tasks, min(done, tasks), units, wall, cpu)

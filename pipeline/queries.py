@@ -1,4 +1,4 @@
-"""The query list as a run uses it: read, checked, copied into the run, with its matcher beside it."""
+"""The query list as a run uses it: checked, and copied into the run with its matcher."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
 """A run: what decides its result (`run.json`), and where its files stand.
 
-    OUT/run.json                     this module's Config: the same command resumes, another is refused
+    OUT/run.json                     the Config: the same command resumes, another is refused
     OUT/queries/                     the query list as it was, and the matcher made of it
     OUT/candidates/S.parquet .json   a source's pairs and its exact counts; S.P.keys their hashes
     OUT/unique/B.losers S.state      a bucket's duplicates; a source's verdicts, a byte a row
@@ -144,7 +144,7 @@ def open_run(out: str, config: Config) -> Run:
         for name, value in asdict(config).items():
             if saved[name] != value:
                 raise UserError(
-                    f"{path}: this folder holds a run with {_difference(name, saved[name], value)}; "
+                    f"{path}: this folder holds a run of {_difference(name, saved[name], value)}; "
                     "repeat the options it was started with, or choose another --out"
                 )
     elif [name for name in storage.list_names(out) if not name.startswith(".")]:

@@ -58,6 +58,7 @@ class Stage:
         output: shows that a task is finished.
         work: does a task: (run, wave, task, progress, reach).
         together: whether a worker does its tasks at the same time (they wait for other servers).
+        unit: what its progress counts, where that says more than tasks do.
     """
 
     name: str
@@ -65,6 +66,7 @@ class Stage:
     output: Output
     work: Callable[[Run, int, int, Progress, Reach], None]
     together: bool = False
+    unit: str = ""
 
 
 # --- which tasks there are --------------------------------------------------------------------
@@ -181,6 +183,7 @@ FIRST = (
         _sources,
         lambda run, _, task: run.candidates(task, ".json"),
         _plain(candidates.extract),
+        unit="bytes",
     ),
     Stage(
         "unique",
@@ -220,7 +223,12 @@ WAVE = (
     Stage("robots", _host_buckets, _file("hosts", ".parquet"), fetching.ask_hosts, together=True),
     Stage("lanes", _lanes_to_plan, _file("lanes", ".json"), fetching.plan_lane),
     Stage(
-        "fetch", _lanes_to_fetch, _file("fetched", ".results"), fetching.fetch_lane, together=True
+        "fetch",
+        _lanes_to_fetch,
+        _file("fetched", ".results"),
+        fetching.fetch_lane,
+        together=True,
+        unit="pictures",
     ),
 )
 LAST = (
@@ -310,10 +318,10 @@ def _find(out: str, key: str, reach: Reach) -> tuple[Run, int, Stage]:
     return next((run, w, s) for k, w, s in in_order(run.config.waves) if k == key)
 
 
-def chain(pipeline: beam.Pipeline, run: Run, reach: Reach) -> None:
-    """Adds every stage to a pipeline, each waiting for the one before."""
+def chain(pipeline: beam.Pipeline, run: Run, reach: Reach, until: str | None = None) -> None:
+    """Adds every stage to a pipeline, each waiting for the one before, or those up to a stage."""
     state = pipeline | "start" >> beam.Create([None])
-    for key, _, _ in in_order(run.config.waves):
+    for key, _, stage in in_order(run.config.waves):
         state = (
             state
             | f"{key}: plan" >> beam.ParDo(Plan(run.out, key, reach))
@@ -322,3 +330,5 @@ def chain(pipeline: beam.Pipeline, run: Run, reach: Reach) -> None:
             | f"{key}: wait" >> beam.GroupByKey()
             | f"{key}: done" >> beam.Map(lambda done: None)
         )
+        if stage.name == until:
+            break

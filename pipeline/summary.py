@@ -113,7 +113,12 @@ def read_samples(run: Run) -> pa.Table:
 
 
 def report_data(
-    run: Run, funnel: dict[str, int], links: int, coverage: pa.Table, hosts: pa.Table, samples: pa.Table
+    run: Run,
+    funnel: dict[str, int],
+    links: int,
+    coverage: pa.Table,
+    hosts: pa.Table,
+    samples: pa.Table,
 ) -> report.ReportData:
     """Returns what the page shows."""
     cap = load_cap(run.out)
@@ -161,7 +166,11 @@ def facts(run: Run, cap: int) -> list[tuple[str, str]]:
 
 def fates_of(funnel: dict[str, int]) -> list[report.Fate]:
     """Returns the funnel's rows in the order of a candidate's way."""
-    rows = [report.Fate("Reading and matching", n, REASONS[n], funnel[n]) for n in REASONS if n in funnel]
+    rows = [
+        report.Fate("Reading and matching", n, REASONS[n], funnel[n])
+        for n in REASONS
+        if n in funnel
+    ]
     rows += [report.Fate("Selecting", n, LATER[n], funnel[n]) for n in LATER if funnel[n]]
     rows += [
         report.Fate("Fetching", n, OUTCOMES[n][1], funnel[n], kept=n == SUCCESS)

@@ -84,7 +84,9 @@ class Tally:
     def move(self, old: str, new: str, n: int) -> None:
         """Counts n links under `new` that were counted under `old`."""
         if self.counts.get(old, 0) < n:
-            raise ValueError(f"{n} of {old} cannot move to {new}: {self.counts.get(old, 0)} are there")
+            raise ValueError(
+                f"{n} of {old} cannot move to {new}: {self.counts.get(old, 0)} are there"
+            )
         self.add(old, -n)
         self.add(new, n)
 

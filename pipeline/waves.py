@@ -172,7 +172,7 @@ def read_bucket_thresholds(run: Run, wave: int, prefix: str) -> np.ndarray:
 
 
 def join_thresholds(run: Run, wave: int) -> None:
-    """Writes balance/W/thresholds.npy for all queries; those at most at their cap draw everything."""
+    """Writes balance/W/thresholds.npy for all queries; below their cap they draw all."""
     wanted = unsettled(run, wave)
     if wave > 1:
         table = load_thresholds(run.out, wave - 1).copy()

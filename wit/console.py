@@ -19,6 +19,15 @@ def duration(seconds: float) -> str:
     return f"{int(seconds // 3600)}:{int(seconds % 3600 // 60):02d} h"
 
 
+def rate_of(per_second: float, unit: str) -> str:
+    """Returns 12.3 MB/s, 45 pictures/s, or nothing where there is no unit."""
+    if not unit:
+        return ""
+    if unit == "bytes":
+        return f"{per_second / 1e6:,.1f} MB/s"
+    return f"{per_second:,.0f} {unit}/s"
+
+
 class Screen:
     """Writes to standard error, so that standard output stays free for results."""
 

@@ -63,11 +63,11 @@ def find(key, table, capacity):
     return entry
 
 
-def insert_queries(data, offsets, valid, count, table, capacity, ids, facts):
+def insert_queries(data, offsets, valid, count, table, capacity, facts):
     """Puts the rows [0, count) marked in `valid` into an empty table; -1, or a row seen before.
 
-    Tokens are cut at spaces. `ids` int32 [count] says which id each row gets. In `facts` int64 [3]
-    come back the number of entries, the longest path, and of a repeated row its earlier id.
+    Tokens are cut at spaces. In `facts` int64 [3] come back the number of entries, the longest path
+    in tokens, and where a row repeats an earlier one, that one.
     """
     room = uint64(capacity)
     entries = 0
@@ -103,7 +103,7 @@ def insert_queries(data, offsets, valid, count, table, capacity, ids, facts):
         if earlier:
             facts[2] = earlier - 1
             return row
-        table[2 * parent + 1] |= uint64(ids[row] + 1)
+        table[2 * parent + 1] |= uint64(row + 1)
         longest = max(longest, depth)
     facts[0] = entries
     facts[1] = longest
@@ -326,7 +326,7 @@ _int = types.int64
 KERNELS = {
     "insert_queries": (
         insert_queries,
-        _int(_bytes, _int64s, _bytes, _int, _words, _int, _int32s, _int64s),
+        _int(_bytes, _int64s, _bytes, _int, _words, _int, _int64s),
     ),
     "move_entries": (move_entries, _int(_words, _int, _words, _int)),
     "match_rows": (

@@ -9,6 +9,7 @@ stands between two spaces. Cut at single spaces, empty pieces kept, that too is 
 Queries are told by their position in the list they were built from.
 """
 
+import functools
 import hashlib
 import itertools
 import json
@@ -28,12 +29,14 @@ MODES = ("default", "metaclip")
 MARKS = b",.;:?!`"
 BLANKS = b"\t\n\r "
 MAGIC = b"WITMATCH"
+PREFIX = len(MAGIC) + 16 + 4  # bytes before the header
 FORMAT = 1
 FILL = 0.33  # share of the table's entries in use: more is smaller and slower
 BLOCK = 1024  # tokens looked up together: their hashes and entries stay in the second-level cache
 PIECE = 1 << 22  # bytes of text normalised at a time in default mode
 
 
+@functools.cache
 def _byte_classes(mode: str) -> np.ndarray:
     classes = np.zeros(256, np.uint8)
     classes[32] = 1
@@ -101,17 +104,16 @@ class Matcher:
         array = text.plain_array(queries)
         forms = text.spaced(array) if mode == "default" else array
         source = text.Buffers.of(text.plain_array(forms))
-        usable = source.valid.copy()
+        usable = source.valid.copy()  # uint8 [n]
         usable[_unmatchable(array, forms, mode)["index"].to_numpy()] = 0
         kernels = kernels_loader.load("wit.kernels_match")
         used = source.data[source.offsets[0] : source.offsets[-1]]
         upper = np.count_nonzero(used == 32) + len(array)  # entries, were no prefix shared
-        capacity = _capacity(upper)
+        capacity = 2 * upper + 16
         wide = np.zeros(2 * capacity, np.uint64)
-        ids = np.arange(max(1, len(array)), dtype=np.int32)
         facts = np.zeros(3, np.int64)
         repeated = kernels["insert_queries"](
-            source.data, source.offsets, usable, len(array), wide, capacity, ids, facts
+            source.data, source.offsets, usable, len(array), wide, capacity, facts
         )
         if repeated >= 0:
             first, form = int(facts[2]), forms[repeated].as_py()
@@ -119,7 +121,7 @@ class Matcher:
                 f"queries {first} ({array[first].as_py()!r}) and {repeated} "
                 f"({array[repeated].as_py()!r}) are the same in mode {mode} ({form!r}); keep one"
             )
-        table = np.zeros(2 * _capacity(int(facts[0])), np.uint64)
+        table = np.zeros(2 * max(16, int(facts[0] / FILL)), np.uint64)
         kernels["move_entries"](wide, capacity, table, len(table) // 2)
         return Matcher(mode, len(array), _fingerprint(array), int(facts[1]), table)
 
@@ -168,8 +170,7 @@ class Matcher:
     # --- files ----------------------------------------------------------------------------
 
     def save(self, path: str | Path) -> None:
-        """Writes one file: magic, length of a JSON header, the header, the table's bytes."""
-        data = self.table.astype("<u8", copy=False).tobytes()
+        """Writes one file: magic, digest of the rest, length of a JSON header, header, table."""
         header = {
             "format": FORMAT,
             "mode": self.mode,
@@ -177,48 +178,41 @@ class Matcher:
             "queries": self.queries,
             "fingerprint": self.fingerprint,
             "longest": self.longest,
-            "bytes": len(data),
-            "check": xxhash.xxh3_128_hexdigest(data),
         }
         packed = json.dumps(header, sort_keys=True).encode()
-        packed += b" " * (-(len(MAGIC) + 4 + len(packed)) % 64)
+        packed += b" " * (-(PREFIX + len(packed)) % 64)  # so that the table is aligned
+        rest = len(packed).to_bytes(4, "little") + packed + self.table.astype("<u8").tobytes()
         with storage.open_write(str(path)) as file:
-            file.write(MAGIC + len(packed).to_bytes(4, "little") + packed)
-            file.write(data)
+            file.write(MAGIC + xxhash.xxh3_128_digest(rest) + rest)
 
     @staticmethod
     def load(path: str | Path) -> "Matcher":
         """Reads what `save` wrote; a local file is mapped, so processes share its memory."""
         path = str(path)
+        again = "remove it and build it again from the query list"
         try:
-            data = _contents(path)
+            data = memoryview(_contents(path))
         except FileNotFoundError:
             raise UserError(f"{path}: no such matcher; build it from the query list") from None
-        again = "remove it and build it again from the query list"
-        if bytes(data[:8]) != MAGIC:
+        if data[: len(MAGIC)] != MAGIC:
             raise UserError(f"{path}: not a matcher; {again}")
-        start = 12 + int.from_bytes(data[8:12], "little")
-        try:
-            header = json.loads(bytes(data[12:start]))
-            version, size = header["format"], header["bytes"]
-        except (ValueError, KeyError, TypeError):
-            raise UserError(f"{path}: broken header; {again}") from None
-        if version != FORMAT:
-            raise UserError(f"{path}: matcher of format {version}, not {FORMAT}; {again}")
+        if xxhash.xxh3_128_digest(data[PREFIX - 4 :]) != data[len(MAGIC) : PREFIX - 4]:
+            raise UserError(f"{path}: cut short or changed; {again}")
+        start = PREFIX + int.from_bytes(data[PREFIX - 4 : PREFIX], "little")
+        header = json.loads(bytes(data[PREFIX:start]))
+        if header["format"] != FORMAT:
+            raise UserError(f"{path}: matcher of format {header['format']}, not {FORMAT}; {again}")
         if header["mode"] == "default" and header["normalisation"] != text.VERSION:
             raise UserError(
                 f"{path}: built with normalisation {header['normalisation']}, this is "
                 f"{text.VERSION}; {again}"
             )
-        body = memoryview(data)[start:]
-        if len(body) != size or xxhash.xxh3_128_hexdigest(body) != header["check"]:
-            raise UserError(f"{path}: cut short or changed; {again}")
         return Matcher(
             header["mode"],
             header["queries"],
             header["fingerprint"],
             header["longest"],
-            np.frombuffer(body, "<u8"),
+            np.frombuffer(data[start:], "<u8"),
         )
 
 
@@ -229,10 +223,6 @@ def _contents(path: str) -> bytes | mmap.mmap:
         if storage.size(path) == 0:
             return b""
         return mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
-
-
-def _capacity(entries: int) -> int:
-    return max(16, int(entries / FILL))
 
 
 def _fingerprint(queries: pa.LargeStringArray) -> str:

@@ -55,6 +55,8 @@ def answer(url: str) -> Answer:
 
 
 def _robots(host: str, path: str) -> Answer:
+    if host in routes.SILENT_ROBOTS:
+        return Answer(200, (), b"", way="reset")
     if path == "/robots.txt" and host in routes.MOVED_ROBOTS:
         return html(301, "Moved", ("Location", routes.MOVED_ROBOTS[host]))
     if host in routes.MOVED_ROBOTS:

@@ -263,8 +263,13 @@ def closed() -> Iterator[Sheet]:
 
 
 def attic() -> Iterator[Sheet]:
-    """attic: its robots.txt cannot be had."""
-    yield simple("/", "From the attic", "Found in boxes.", ["img"] * 16, words.BLOG)
+    """attic: its robots.txt answers 503."""
+    yield simple("/", "From the attic", "Found in boxes.", ["img"] * 12, words.BLOG)
+
+
+def cellar() -> Iterator[Sheet]:
+    """cellar: its robots.txt is not answered."""
+    yield simple("/", "From the cellar", "Found in the dark.", ["img"] * 8, words.BLOG)
 
 
 def portfolio() -> Iterator[Sheet]:
@@ -324,6 +329,7 @@ HOSTS: dict[str, tuple[str, Callable[[], Iterator[Sheet]]]] = {
     "quiet.example": ("The Quiet Wardrobe", quiet),
     "closed.example": ("By Appointment", closed),
     "attic.example": ("From the Attic", attic),
+    "cellar.example": ("From the Cellar", cellar),
     "portfolio.example": ("Works by L. Byrne", portfolio),
     "kaufhaus.example": ("Kaufhaus am Markt", kaufhaus),
     "mode.example": ("La Mode", mode),

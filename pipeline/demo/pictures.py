@@ -13,7 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 DATA = Path(__file__).parent / "data"
 GARMENTS = ("dress", "hat", "longsleeve", "outwear", "pants")
 GARMENTS += ("shirt", "shoes", "shorts", "skirt", "t-shirt")
-KEPT_FORMS = 512  # encoded forms kept in memory, about 25 kB each
+KEPT_FORMS = 1_500  # encoded forms kept in memory, about 20 kB each
 ORIENTATION, MAKE, GPS = 0x0112, 0x010F, 0x8825  # EXIF tags
 
 

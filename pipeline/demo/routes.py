@@ -69,6 +69,7 @@ FOLDERS = {
     "quiet.example": {"open": "picture", "private": "picture", "static": "furniture"},
     "closed.example": {"img": "picture", "static": "furniture"},
     "attic.example": {"img": "picture", "static": "furniture"},
+    "cellar.example": {"img": "picture", "static": "furniture"},
     "portfolio.example": {
         "art": "opted_out",
         "free": "other_robot_opted_out",
@@ -123,11 +124,13 @@ ROBOTS = {  # host: (status, content type, body); a host without an entry has no
     "mode.example": (200, "text/html", "<!doctype html><title>Mode</title><p>Bienvenue"),
     "odezhda.example": (403, "text/html", "<h1>403</h1>"),
 }
+SILENT_ROBOTS = ("cellar.example",)  # the connection is closed without an answer
 MOVED_ROBOTS = {"kaufhaus.example": "/bots.txt"}  # robots.txt is a redirect to this path
-FORBIDDEN = {  # what robots.txt, read as RFC 9309 says, keeps from every robot
-    "quiet.example": "/private/",
-    "closed.example": "/",
-    "attic.example": "/",
+FORBIDDEN = {  # what robots.txt, read as RFC 9309 says, keeps from every robot: path and trouble
+    "quiet.example": ("/private/", "robots"),
+    "closed.example": ("/", "robots"),
+    "attic.example": ("/", "robots_failed"),
+    "cellar.example": ("/", "robots_silent"),
 }
 
 
@@ -143,9 +146,9 @@ def trouble(url: str) -> str:
     host, folder, name = place(url)
     if host not in FOLDERS:
         return "inside_address"
-    forbidden = FORBIDDEN.get(host)
+    forbidden, why = FORBIDDEN.get(host, (None, ""))
     if forbidden and urlsplit(url).path.startswith(forbidden):
-        return "robots_out_of_reach" if host == "attic.example" else "robots"
+        return why
     kind = FOLDERS[host].get(folder, "not_found")
     return kind if kind == "furniture" or name in pictures() else "not_found"
 

@@ -16,7 +16,9 @@ has one line a request: monotonic seconds, host, path with query, status, user a
 import argparse
 import asyncio
 import contextlib
+import functools
 import os
+import queue
 import re
 import signal
 import subprocess
@@ -42,6 +44,7 @@ DRIPS = 8
 HUGE = 4_000_000_000  # bytes announced by an answer that is too large
 BROWSER_SUFFIX = ".localhost"
 STARTS_WITHIN = 20.0  # seconds
+CONTROL = re.compile(r"[\x00-\x1f]+")
 OUR_LINKS = re.compile(rb"(?:http:)?//([a-z.-]+\.example)(?![a-z.-])")
 
 
@@ -54,17 +57,25 @@ async def serve(
     port: int = 0, log: TextIO | None = None, started: Callable[[int], None] = lambda port: None
 ) -> None:
     """Serve until cancelled; `started` is called with the port once connections are accepted."""
+    talking: set[asyncio.StreamWriter] = set()
 
     async def talk(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        talking.add(writer)
         with contextlib.suppress(OSError, EOFError, asyncio.LimitOverrunError, TimeoutError):
             while await _exchange(reader, writer, log):
                 pass
+        talking.discard(writer)
         writer.close()
 
     server = await asyncio.start_server(talk, ADDRESS, port, limit=HEAD_LIMIT, backlog=512)
-    async with server:
+    try:
         started(server.sockets[0].getsockname()[1])
-        await server.serve_forever()
+        await asyncio.Event().wait()
+    finally:
+        # Not `wait_closed`: from Python 3.12 it waits for idle clients to go.
+        server.close()
+        for writer in talking:
+            writer.transport.abort()
 
 
 async def _exchange(
@@ -76,22 +87,23 @@ async def _exchange(
     method, _, rest = lines[0].partition(" ")
     target, _, version = rest.rpartition(" ")
     headers = {
-        name.strip().lower(): value.strip() for name, _, value in (x.partition(":") for x in lines)
+        name.strip().lower(): value.strip()
+        for name, _, value in (line.partition(":") for line in lines[1:])
     }
     host = headers.get("host", "").rpartition(":")[0] or headers.get("host", "")
-    if method not in ("GET", "HEAD") or not target.startswith("/"):
-        reply = answers.html(HTTPStatus.BAD_REQUEST, "GET or HEAD of a path, please")
-    else:
-        port = writer.get_extra_info("sockname")[1]
-        reply = _reply(host.lower(), target, port)
+    reply = answers.html(HTTPStatus.BAD_REQUEST, "GET or HEAD of a path, please")
+    if method in ("GET", "HEAD") and target.startswith("/"):
+        with contextlib.suppress(ValueError):  # a host that is no host
+            reply = _reply(host.lower(), target, writer.get_extra_info("sockname")[1])
     if log:
         agent = headers.get("user-agent", "")
         fields = (f"{time.monotonic():.6f}", host, target, str(reply.status), agent)
-        log.write("\t".join(field.replace("\t", " ") for field in fields) + "\n")
+        log.write("\t".join(CONTROL.sub(" ", field) for field in fields) + "\n")
         log.flush()
     closing = version != "HTTP/1.1" or headers.get("connection", "").lower() == "close"
-    whole = await _send(writer, reply, method == "HEAD", closing or reply.status == 400)
-    return whole and not closing and reply.status != 400
+    closing |= reply.status == HTTPStatus.BAD_REQUEST
+    whole = await _send(writer, reply, method == "HEAD", closing)
+    return whole and not closing
 
 
 def _reply(host: str, target: str, port: int) -> Answer:
@@ -126,7 +138,7 @@ async def _send(writer: asyncio.StreamWriter, reply: Answer, head_only: bool, la
         writer.transport.abort()
         return False
     flood = reply.way in ("huge", "endless")
-    lines = [f"HTTP/1.1 {reply.status} {_reason(reply.status)}"]
+    lines = [f"HTTP/1.1 {reply.status} {HTTPStatus(reply.status).phrase}"]
     lines += [f"{name}: {value}" for name, value in reply.headers]
     if reply.way == "endless":
         lines.append("Transfer-Encoding: chunked")
@@ -161,50 +173,37 @@ async def _flood(writer: asyncio.StreamWriter, start: bytes, chunked: bool) -> N
         piece, sent = bytes(PIECE), sent + len(piece)
 
 
-def _reason(status: int) -> str:
-    return HTTPStatus(status).phrase
-
-
 @contextlib.contextmanager
 def running_server(log: Path | None = None) -> Iterator[int]:
     """Serve from a thread of this process; gives the port. For tests."""
-    loop, ready, ports = asyncio.new_event_loop(), threading.Event(), []
+    ready: queue.SimpleQueue[tuple[int, Callable[[], object]]] = queue.SimpleQueue()
 
-    def started(port: int) -> None:
-        ports.append(port)
-        ready.set()
-
-    def run(out: TextIO | None) -> None:
+    async def run(out: TextIO | None) -> None:
+        loop, task = asyncio.get_running_loop(), asyncio.current_task()
+        stop = functools.partial(loop.call_soon_threadsafe, task.cancel)
         with contextlib.suppress(asyncio.CancelledError):
-            loop.run_until_complete(task_of(out))
+            await serve(log=out, started=lambda port: ready.put((port, stop)))
 
-    async def task_of(out: TextIO | None) -> None:
-        tasks.append(asyncio.current_task())
-        await serve(log=out, started=started)
-
-    tasks: list[asyncio.Task] = []
     with contextlib.ExitStack() as stack:
         out = stack.enter_context(log.open("a", encoding="utf-8")) if log else None
-        thread = threading.Thread(target=run, args=(out,), daemon=True)
+        thread = threading.Thread(target=lambda: asyncio.run(run(out)), daemon=True)
         thread.start()
-        if not ready.wait(STARTS_WITHIN):
-            raise RuntimeError("the demo's server did not start")
+        port, stop = ready.get(timeout=STARTS_WITHIN)
         try:
-            yield ports[0]
+            yield port
         finally:
-            loop.call_soon_threadsafe(tasks[0].cancel)
+            stop()
             thread.join()
-            loop.close()
 
 
 @contextlib.contextmanager
-def child_server(log: Path | None = None, max_seconds: float = 3600.0) -> Iterator[int]:
+def child_server(log: str | Path | None = None, max_seconds: float = 3600.0) -> Iterator[int]:
     """Serve from a child process; gives the port. The child does not outlive this process."""
     with tempfile.TemporaryDirectory() as folder:
         port_file = Path(folder) / "port"
         command = [sys.executable, "-m", "pipeline.demo.server", "--port-file", str(port_file)]
-        command += ["--max-seconds", str(max_seconds)]
-        command += ["--log", str(log.resolve())] if log else []
+        command += ["--parent", str(os.getpid()), "--max-seconds", str(max_seconds)]
+        command += ["--log", str(Path(log).resolve())] if log else []
         root = Path(__file__).resolve().parents[2]
         child = subprocess.Popen(command, cwd=root, stdin=subprocess.DEVNULL)
         try:
@@ -227,8 +226,8 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--port-file", type=Path, help="written once the server listens")
     parser.add_argument("--log", type=Path, help="access log to append to")
     parser.add_argument("--max-seconds", type=float, default=3600.0, help="stop after this time")
+    parser.add_argument("--parent", type=int, default=os.getppid(), help="process to end with")
     options = parser.parse_args(arguments)
-    parent = os.getppid()
 
     def started(port: int) -> None:
         if options.port_file:
@@ -242,7 +241,7 @@ def main(arguments: list[str] | None = None) -> None:
         task = asyncio.create_task(serve(options.port, log, started))
         asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, task.cancel)
         deadline = time.monotonic() + options.max_seconds
-        while not task.done() and os.getppid() == parent and time.monotonic() < deadline:
+        while not task.done() and os.getppid() == options.parent and time.monotonic() < deadline:
             await asyncio.wait([task], timeout=0.25)
         task.cancel()
         with contextlib.suppress(asyncio.CancelledError):

@@ -27,6 +27,7 @@ CRAWLS = {  # file: the hosts in it
         "quiet.example",
         "closed.example",
         "attic.example",
+        "cellar.example",
     ),
     "demo-00002.warc.gz": (
         "slow.example",

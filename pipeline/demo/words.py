@@ -50,7 +50,7 @@ BLOG = (
     "My {look} on the way to {occasion}",
     "{place} in {season}: the {shade} {noun} and the sea",
     "What to wear to {occasion}? The {shade} {noun}, of course",
-    "A {look} in the window of a shop in {place}",
+    "In the window of a shop in {place}: {look}",
 )
 MUSEUM_ALT = (
     "The {shade} {look} in the collection of the museum",

@@ -61,7 +61,7 @@ class Failure:
 
 @dataclass(frozen=True)
 class HostRow:
-    """One host: pictures asked of it, how many came, and what its robots.txt says in a word."""
+    """One host: pairs selected, pictures fetched, and what its robots.txt says in a word."""
 
     host: str
     planned: int
@@ -72,7 +72,7 @@ class HostRow:
 
 @dataclass(frozen=True)
 class Card:
-    """One pair of the gallery; `picture` is from `thumbnail`, and a card without one is left out."""
+    """One pair of the gallery; `picture` is from `thumbnail`; a card without one is left out."""
 
     picture: bytes | None
     text: str
@@ -114,7 +114,8 @@ class ReportData:
     `facts` are (label, value) lines on the run: seed, cap, version, command. `queries` are the most
     telling, in the order they are to be shown; `query_count` is the size of the whole list,
     `queries_matched` how many of them have a pair, `queries_short` how many are below their cap
-    although more pairs matched. `attempts` is the number of pictures that were asked for.
+    although more pairs matched. `attempts` is the number of selected pairs, of which the `failures`
+    and the fate that is `kept` are parts.
     """
 
     title: str

@@ -78,8 +78,11 @@ def select(pairs, seed, hashes, cap):
 matches = st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=5), min_size=1, max_size=120)
 
 
-@settings(max_examples=150, deadline=None)
-@given(matches, st.integers(1, 6), st.integers(0, 2**32), st.sampled_from(["independent", "shared"]))
+modes = st.sampled_from(["independent", "shared"])
+
+
+@settings(max_examples=150)
+@given(matches, st.integers(1, 6), st.integers(0, 2**32), modes)
 def test_draws_equal_the_oracle_through_waves_with_failures(matches, cap, seed, sampling):
     rng = np.random.default_rng(seed)
     hashes = balance.order_hashes(rng.integers(1, 2**63, 8).astype(np.uint64), sampling)
@@ -105,7 +108,7 @@ def test_draws_equal_the_oracle_through_waves_with_failures(matches, cap, seed, 
             assert set(taken) == {i for i in rows if pairs.status[i] == FETCHED}
 
 
-@settings(max_examples=50, deadline=None)
+@settings(max_examples=50)
 @given(matches, st.integers(1, 4), st.integers(0, 2**32))
 def test_draws_do_not_depend_on_the_order_or_cut_of_the_batches(matches, cap, seed):
     hashes = np.arange(1, 9).astype(np.uint64)
@@ -176,10 +179,8 @@ def test_the_expected_size_of_a_selection_is_the_size_it_gets():
             assert abs(drawn - expected) < 5 * np.sqrt(expected)
 
 
-@settings(max_examples=200, deadline=None)
-@given(
-    st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=60), st.integers(1, 3)
-)
+@settings(max_examples=200)
+@given(st.lists(st.tuples(st.integers(0, 6), st.integers(0, 4)), max_size=60), st.integers(1, 3))
 def test_of_equal_pairs_the_first_survives_and_of_an_images_texts_the_lowest_hashes(rows, keep):
     url = np.array([u for u, _ in rows], np.uint64)
     text = np.array([t for _, t in rows], np.uint64)

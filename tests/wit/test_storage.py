@@ -9,13 +9,15 @@ import uuid
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from tests.wit import shard_samples as samples
-from wit import shards, storage
+from wit import lock, shards, storage
 from wit.errors import FolderInUse, NotAllowed, StorageError
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -104,6 +106,20 @@ def test_names_are_listed_sorted_and_never_from_a_cache(base):
     assert storage.list_names(base) == [".hidden", "b", "d", "folder"]
 
 
+def test_what_another_process_put_into_a_bucket_is_listed(s3):
+    import s3fs
+
+    folder = f"{s3}/{uuid.uuid4().hex}"
+    other = s3fs.S3FileSystem(skip_instance_cache=True)
+    storage.write_bytes(f"{folder}/a", b"")
+    assert storage.list_names(folder) == ["a"]
+    other.pipe_file(f"{folder}/b", b"123")
+    assert storage.list_names(folder) == ["a", "b"]
+    assert storage.size(f"{folder}/b") == 3
+    other.pipe_file(f"{folder}/b", b"12345")
+    assert storage.size(f"{folder}/b") == 5
+
+
 def test_the_first_of_two_new_files_stays(base):
     path = storage.join(base, "once")
     assert storage.write_new(path, b"first")
@@ -179,7 +195,8 @@ def test_a_spool_has_no_name(base):
 def test_a_shard_is_committed_once_and_alike_in_every_store(base, tmp_path):
     golden = str(tmp_path / "golden")
     samples.write(golden)
-    with ThreadPoolExecutor(3) as pool:
+    # Creating is not atomic in fsspec's memory store: there the attempts come one by one.
+    with ThreadPoolExecutor(1 if base.startswith("memory") else 3) as pool:
         won = list(pool.map(lambda i: samples.write(base, f"a{i}", samples.shuffled(i)), range(3)))
     assert won.count(True) == 1
     assert storage.list_names(base) == ["00003.parquet", "00003.tar", "00003_stats.json"]
@@ -227,15 +244,18 @@ def test_a_bucket_that_is_not_there_is_named(s3):
 # --- determinism and bad files ----------------------------------------------------------------
 
 
-@settings(max_examples=25, deadline=None)
-@given(st.lists(st.integers(1, 400), min_size=1, max_size=8))
+@settings(max_examples=15, deadline=None)
+@example([777, 29_224, 33_999, 36_003, 50_000])
+@given(st.lists(st.integers(1, 40_000), min_size=1, max_size=6))
 def test_equal_tables_give_equal_parquet_however_they_are_cut(cuts):
-    total = sum(cuts)
+    numbers = np.arange(sum(cuts))
     table = pa.table(
         {
-            "n": pa.array(range(total), pa.int64()),
-            "s": [None if i % 5 == 0 else f"text {i % 50}" for i in range(total)],
-            "l": [[i, i + 1] for i in range(total)],
+            "n": (numbers * 2654435761) % 2**40,
+            "s": pc.binary_join_element_wise(
+                pc.cast(pa.array(numbers), pa.string()), "long " * 5, " "
+            ),
+            "o": pa.array(numbers, mask=numbers % 5 == 0),
         }
     )
     pieces, start = [], 0
@@ -451,8 +471,8 @@ def test_a_second_owner_is_refused_by_name_and_a_killed_one_frees_the_folder(tmp
             storage.FolderLock(out).__enter__()
         owner.send_signal(signal.SIGKILL)
         owner.wait()
-        with storage.FolderLock(out, "the next") as lock:
-            lock.check()
+        with storage.FolderLock(out, "the next") as mine:
+            mine.check()
             if kind == "forks":
                 os.kill(int(said), 0)  # the owner's child lives on and does not hold the lock
     finally:
@@ -482,43 +502,46 @@ def test_a_lease_whose_owner_was_killed_is_taken_over(s3):
         with pytest.raises(FolderInUse, match="a killed run frees it after 2 s"):
             storage.FolderLock(out, renew=0.2, dead=2.0).__enter__()
         time.sleep(2.1)
-        with storage.FolderLock(out, "the next", renew=0.2, dead=2.0) as lock:
-            lock.check()
+        with storage.FolderLock(out, "the next", renew=0.2, dead=2.0) as mine:
+            mine.check()
     finally:
         owner.kill()
 
 
-def test_a_lease_that_is_renewed_stands_although_clocks_differ(monkeypatch):
+def test_a_lease_that_is_renewed_stands_although_its_owner_s_clock_is_an_hour_behind(monkeypatch):
     out = f"memory://{uuid.uuid4().hex}"
-    clock = time.time
-    with storage.FolderLock(out, "alive", renew=0.05, dead=0.5):
-        monkeypatch.setattr(time, "time", lambda: clock() + 3600)
-        storage.write_json(f"{out}/.lock", {"owner": "alive", "beat": 0, "time": clock() - 3600})
-        stop = threading.Event()
+    stop = threading.Event()
 
-        def beat() -> None:
-            number = 0
-            while not stop.wait(0.01):
-                number += 1
-                lease = {"owner": "alive", "beat": number, "time": clock() - 3600}
-                storage.write_json(f"{out}/.lock", lease)
+    def renew(beat: int) -> None:
+        lease = {"owner": "alive", "token": "1", "beat": beat, "time": time.time() - 3600}
+        storage.write_json(f"{out}/.lock", lease)
 
-        thread = threading.Thread(target=beat)
-        thread.start()
-        try:
-            with pytest.raises(FolderInUse, match="alive"):
-                storage.FolderLock(out, renew=0.05, dead=0.5).__enter__()
-        finally:
-            stop.set()
-            thread.join()
+    def keep() -> None:
+        beat = 0
+        while not stop.wait(0.15):
+            beat += 1
+            renew(beat)
+
+    taken: list[str] = []
+    monkeypatch.setattr(lock._Lease, "_write", lambda lease: taken.append(lease.owner))
+    renew(0)
+    thread = threading.Thread(target=keep)
+    thread.start()
+    try:
+        with pytest.raises(FolderInUse, match="alive"):
+            storage.FolderLock(out, renew=0.3, dead=2.0).__enter__()
+    finally:
+        stop.set()
+        thread.join()
+    assert taken == []
 
 
 def test_an_owner_that_lost_its_lease_is_told():
     out = f"memory://{uuid.uuid4().hex}"
-    with storage.FolderLock(out, "first", renew=0.05, dead=0.5) as lock:
-        lock.check()
+    with storage.FolderLock(out, "first", renew=0.05, dead=0.5) as mine:
+        mine.check()
         storage.write_json(f"{out}/.lock", {"owner": "second", "token": "x", "time": time.time()})
         time.sleep(0.3)
         with pytest.raises(FolderInUse, match="another one took the folder over"):
-            lock.check()
+            mine.check()
     assert storage.read_json(f"{out}/.lock")["owner"] == "second"

@@ -22,6 +22,7 @@ from typing import Any, Self
 
 import aiohttp
 import yarl
+from aiohttp import http_exceptions
 from multidict import CIMultiDictProxy
 
 from wit.errors import UserError
@@ -35,6 +36,7 @@ REDIRECT = "redirect"  # an Answer's outcome beside those of wit.outcomes: look 
 REDIRECTS = (301, 302, 303, 307, 308)
 DENIED = (401, 402, 403, 407, 451)
 MAX_HEADERS = 128
+IDLE_SECONDS = 15.0
 MAX_HEADER = 8190  # bytes of one line
 MAX_DRAIN = 16 * 1024  # an error page up to this size is read, so that the connection stays of use
 LIGHT = 1024 * 1024  # bytes; of bodies above it, HEAVY_AT_ONCE are held at a time
@@ -93,15 +95,33 @@ class Client:
         self.guard = Guard(policy.allow_addresses, policy.resolve)
         self._heavy = asyncio.Semaphore(HEAVY_AT_ONCE)
         self._resolver = GuardedResolver(self.guard, policy, lookup)
+        self._kept = self._session(force_close=False)
+        self._single = self._session(force_close=True)
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.close()
+
+    async def close(self) -> None:
+        """Close all connections."""
+        await self._kept.close()
+        await self._single.close()
+        await self._resolver.close()
+
+    def _session(self, force_close: bool) -> aiohttp.ClientSession:
+        """A session that keeps its connections for further requests, or one that closes each."""
+        policy = self.policy
         connector = aiohttp.TCPConnector(
             resolver=self._resolver,
             use_dns_cache=False,
             ssl=tls_context(policy.ca_file),
             limit=0,
-            keepalive_timeout=15,
             socket_factory=self._socket,
+            **({"force_close": True} if force_close else {"keepalive_timeout": IDLE_SECONDS}),
         )
-        self._session = aiohttp.ClientSession(
+        session = aiohttp.ClientSession(
             connector=connector,
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
@@ -119,18 +139,8 @@ class Client:
             max_headers=MAX_HEADERS,
         )
         # A second request for a connection that was closed would go round the host's rate.
-        self._session._retry_connection = False
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        await self.close()
-
-    async def close(self) -> None:
-        """Close all connections."""
-        await self._session.close()
-        await self._resolver.close()
+        session._retry_connection = False
+        return session
 
     def _socket(self, info: Any) -> socket.socket:
         """Check once more, at the last place before the connection."""
@@ -204,7 +214,8 @@ class Client:
     ) -> None:
         url = yarl.URL(answer.target.url, encoded=True)
         headers = None if keep_alive else {"Connection": "close"}
-        async with self._session.get(url, allow_redirects=False, headers=headers) as response:
+        session = self._kept if keep_alive else self._single
+        async with session.get(url, allow_redirects=False, headers=headers) as response:
             answer.status = response.status
             answer.content_type = _media_type(response.headers.get("Content-Type"))
             answer.retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
@@ -335,13 +346,15 @@ def _explain(error: Exception, answer: Answer) -> tuple[str, str | None]:
             return "tls_failure", getattr(error.__cause__, "reason", None)
         case aiohttp.ClientConnectorError() if number == errno.EPERM:
             return "forbidden_address", "not a globally reachable address"
+        case aiohttp.ClientConnectorError() if number == errno.ETIMEDOUT:
+            return "connect_timeout", None
         case aiohttp.ClientConnectorError():
             return "connect_failed", os.strerror(number) if number else None
         case aiohttp.ClientPayloadError():
-            broken = isinstance(error.__cause__, aiohttp.http_exceptions.TransferEncodingError)
+            broken = isinstance(error.__cause__, http_exceptions.TransferEncodingError)
             return ("invalid_response" if broken else "truncated_body"), None
         case aiohttp.ClientResponseError():
-            if "Got more than" in error.message:
+            if error.message.startswith(("Got more than", "Too many headers")):
                 return "headers_too_large", None
             return "invalid_response", None
         case aiohttp.ClientConnectionError() | ConnectionError():

@@ -190,8 +190,9 @@ async def fetch_rule(client: Client, origin: str, rates: HostRates, share: float
 
 
 def _read_rules(body: bytes, token: str, share: float) -> HostRule:
-    text = body[:MAX_BYTES].decode("utf-8", errors="replace")
-    if not any(map(USER_AGENT_LINE.match, text.removeprefix("\ufeff").splitlines())):
+    # A byte order mark goes, also one that was damaged on the way.
+    text = re.sub(rb"^\xef(\xbb\xbf?)?", b"", body[:MAX_BYTES]).decode("utf-8", errors="replace")
+    if not any(map(USER_AGENT_LINE.match, text.splitlines())):
         # Nothing in it speaks to an agent: an empty file, or a web page for a missing one.
         return HostRule("allow_all", share=share)
     return HostRule("rules", text, parse_rules(text, token).crawl_delay(token), share)

@@ -1,0 +1,1 @@
+"""Image links out of pages: from their HTML, or from Common Crawl's metadata of them (WAT)."""
