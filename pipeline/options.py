@@ -44,6 +44,7 @@ def parser() -> argparse.ArgumentParser:
         "query, into WebDataset and Parquet shards.",
         epilog=EXAMPLES,
         formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     top.add_argument(
         "inputs",

@@ -26,7 +26,10 @@ Other options of `wit harvest` may follow and are passed on.
 def main(argv: list[str]) -> int:
     """Runs the demo; the exit code."""
     parser = argparse.ArgumentParser(
-        prog="wit demo", description=HELP, formatter_class=argparse.RawDescriptionHelpFormatter
+        prog="wit demo",
+        description=HELP,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
     )
     parser.add_argument("--out", default="demo", metavar="DIR", help="(default: demo)")
     parser.add_argument("--log", metavar="FILE", help="access log of the demo's server")

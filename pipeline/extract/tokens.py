@@ -243,7 +243,7 @@ def _find_tags(data):
         kind = _KIND_IN[slot] if known and after - name <= LONGEST_NAME else 0
         if kind == 22:
             if closing:
-                foreign = max(0, foreign - 1)
+                foreign -= 1 if foreign else 0
             elif data[close - 1] != 47:
                 foreign += 1
         elif kind >= 20 and not closing:

@@ -19,7 +19,7 @@ LONGEST = 8190  # bytes; Apache's limit on a request line
 
 # Lower-case scheme and host, no user, no port, no IPv4 address (the last label starts with a
 # letter); a path and a query of characters that their percent-encode sets leave alone.
-_SAFE = r"A-Za-z0-9_~!$&()*+,;=:@%|\[\]/.-"
+_SAFE = r"A-Za-z0-9_~!$&()*+,;=:@%|\[\]/.\-"
 _NORMAL = (
     r"^https?://(?:[a-z0-9_-]+\.)+[a-z][a-z0-9-]*/"
     rf"[{_SAFE}']*"

@@ -157,9 +157,11 @@ def marked(text: str, query: str) -> list[tuple[str, bool]]:
         return [(short(line, 2 * AROUND), False)]
     start = max(0, found.start() - AROUND)
     before, after = line[start : found.start()], line[found.end() :][:AROUND]
-    pieces = [(("… " if start else "") + before, False), (found[0], True)]
-    end = " …" if len(line) > found.end() + len(after) else ""
-    return [piece for piece in (*pieces, (after + end, False)) if piece[0]]
+    if start:
+        before = f"… {before.partition(' ')[2] or before}"
+    if len(line) > found.end() + len(after):
+        after = f"{after.rpartition(' ')[0] or after} …"
+    return [piece for piece in ((before, False), (found[0], True), (after, False)) if piece[0]]
 
 
 def picture_source(card: Card) -> str:

@@ -140,6 +140,7 @@ def test_sums_that_differ_are_said_to_differ() -> None:
 def test_the_rows_tile_the_links() -> None:
     tiles = [(s, s + f.count) for g in page.funnel(run()) for f, s in g.rows]
     assert sorted(tiles) == [(0, 700), (700, 800), (800, 1_000)]
+    assert [(g.name, g.left) for g in page.funnel(run())] == [("Reading", 800), ("Fetching", 700)]
 
 
 def test_an_empty_run_is_a_page() -> None:

@@ -1,4 +1,4 @@
-"""The starter list is made offline, is about 400,000 queries long, and comes out the same always."""
+"""The starter list is made offline, has about 400,000 queries, and is the same every time."""
 
 import json
 

@@ -1,5 +1,7 @@
 """When a host may be asked next, by arithmetic alone."""
 
+import itertools
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -23,7 +25,7 @@ def test_turns_are_never_closer_than_the_rate_the_delay_and_the_share_allow(
         turns.append(rates.book("a.test", now, delay, share))
         assert turns[-1] >= now
     interval = max(1 / rate, delay or 0.0) / share
-    assert all(b - a >= interval * (1 - 1e-9) for a, b in zip(turns, turns[1:], strict=False))
+    assert all(b - a >= interval * (1 - 1e-9) for a, b in itertools.pairwise(turns))
 
 
 def test_hosts_do_not_wait_for_each_other():
