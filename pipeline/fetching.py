@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import functools
+import json
 import socket
 import time
 from functools import partial
@@ -13,12 +15,13 @@ import pyarrow.compute as pc
 
 from pipeline import lanes
 from pipeline.balance import FAILED, FETCHED, counting_order
-from pipeline.run import Run
+from pipeline.run import Run, load_run
 from pipeline.waves import RESULT
 from wit import blocks, shards, storage
 from wit.web.robots import HostRules, allowed, robots_table
 
 if TYPE_CHECKING:
+    from pipeline.fetch.fetcher import Fetcher
     from pipeline.fetch.policy import FetchPolicy
     from pipeline.stages import Progress, Reach
 
@@ -29,7 +32,15 @@ def policy_of(run: Run, reach: Reach) -> FetchPolicy:
     """Returns the run's fetch policy, with what its driver says may be reached."""
     from pipeline.fetch.policy import FetchPolicy
 
-    return FetchPolicy.from_json({**run.config.fetch, **dict(reach.fetch)})
+    return FetchPolicy.from_json({**run.config.fetch, **json.loads(reach.fetch)})
+
+
+@functools.lru_cache(maxsize=1)
+def shared_fetcher(out: str, reach: Reach) -> Fetcher:
+    """Returns the process's fetcher, which its lanes share and keep from wave to wave."""
+    from pipeline.fetch.fetcher import Fetcher
+
+    return Fetcher(policy_of(load_run(out), reach))
 
 
 def ask_hosts(run: Run, wave: int, bucket: int, progress: Progress, reach: Reach) -> None:
@@ -45,8 +56,6 @@ def plan_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach) 
 
 def fetch_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach) -> None:
     """Writes the lane's shards in turn and, last, fetched/W/L.results for the next wave."""
-    from pipeline.fetch.fetcher import Fetcher
-
     numbers = storage.read_json(run.wave_path("lanes", wave, "shards.json"))
     first, count = numbers["lanes"][lane]
     rows = storage.read_table(run.wave_path("lanes", wave, f"{lane:04d}.parquet"))
@@ -58,12 +67,12 @@ def fetch_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach)
     if pending:
         hosts = storage.read_table(run.wave_path("lanes", wave, f"{lane:04d}.hosts.parquet"))
         rules = HostRules.from_table(hosts, 1 / run.config.lanes)
-        with Fetcher(policy_of(run, reach)) as fetcher:
-            for shard_id in pending:
-                part = rows.slice((shard_id - first) * size, size)
-                report = partial(_progress_from, progress, done, len(rows))
-                fetch_shard(run, fetcher, shard_id, part, rules, report)
-                done += len(part)
+        fetcher = shared_fetcher(run.out, reach)
+        for shard_id in pending:
+            part = rows.slice((shard_id - first) * size, size)
+            report = partial(_progress_from, progress, done, len(rows))
+            fetch_shard(run, fetcher, shard_id, part, rules, report)
+            done += len(part)
     write_results(run, wave, lane, ids)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import json
 import os
 from typing import Any
 
@@ -105,7 +106,9 @@ def parser() -> argparse.ArgumentParser:
     group.add_argument("--host-concurrency", type=_positive, default=2, metavar="N")
     group.add_argument("--timeout", type=float, default=60.0, metavar="SECONDS")
     group.add_argument("--retries", type=int, default=2)
-    group.add_argument("--concurrency", type=_positive, default=256, help="requests a lane")
+    group.add_argument(
+        "--concurrency", type=_positive, default=256, help="pictures under way in a process"
+    )
     group.add_argument(
         "--allow-address", action="append", default=[], metavar="IP:PORT", help="for tests; exact"
     )
@@ -221,17 +224,18 @@ def fetch_settings(options: argparse.Namespace) -> dict[str, Any]:
     }
 
 
-def reach_settings(options: argparse.Namespace) -> tuple[tuple[str, Any], ...]:
-    """Returns the part of the fetch policy that does not: addresses, and how many at a time."""
+def reach_settings(options: argparse.Namespace) -> str:
+    """Returns the part of the fetch policy that does not, as JSON: addresses, how many at a time."""
     resolve = {}
     for text in options.resolve:
         host, _, address = text.partition(":")
         if not address:
             raise UserError(f"--resolve {text}: HOST:IP or HOST:IP:PORT is expected")
         resolve[host] = address
-    return (
-        ("allow_addresses", tuple(options.allow_address)),
-        ("resolve", resolve),
-        ("concurrency", options.concurrency),
-        ("decode_workers", 1),
-    )
+    settings = {
+        "allow_addresses": options.allow_address,
+        "resolve": resolve,
+        "concurrency": options.concurrency,
+        "decode_workers": 1,  # a process more for each of ours
+    }
+    return json.dumps(settings, sort_keys=True)

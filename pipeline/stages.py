@@ -36,14 +36,14 @@ class Reach:
     Attributes:
         session: the driver's name in OUT/progress.
         version: of the driver's program; workers of another version refuse to work.
-        fetch: addresses that may be reached, and how many requests at a time (FetchPolicy).
+        fetch: FetchPolicy as JSON, of it the part that does not decide the result.
         workers: processes that share the work on one machine; 0 where a cluster decides.
         driver: (host name, process id) that local workers end with; None on a cluster.
     """
 
     session: str
     version: str = wit.__version__
-    fetch: tuple[tuple[str, Any], ...] = ()
+    fetch: str = "{}"
     workers: int = 0
     driver: tuple[str, int] | None = None
 

@@ -87,8 +87,8 @@ def extract(page: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) -
     if not images:
         return
     tally.see("images", len(images))
-    rows.next_page()
-    base = urls.make_base(page_url, base_href)
+    found: list[tuple[str, str, str]] = []
+    noscript: list[int] = []
     without = extra = 0
     for image in images:
         texts = distinct_texts(
@@ -99,9 +99,11 @@ def extract(page: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) -
             without += 1
             continue
         raw, _ = choose_address(image)
-        for attribute, text in texts:
-            rows.add(raw, text, attribute, base, page_url, offset, image.noscript)
+        if image.noscript:
+            noscript += range(len(found), len(found) + len(texts))
+        found += [(raw, text, attribute) for attribute, text in texts]
         extra += len(texts) - 1
+    rows.add_page(found, urls.make_base(page_url, base_href), page_url, offset, noscript)
     tally.add("no_text", without)
     tally.see("extra_texts", extra)
 

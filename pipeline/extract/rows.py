@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -53,14 +54,13 @@ class Rows:
 
     def _clear(self) -> None:
         self.raw: list[str] = []
-        self.bases: list[urls.Base] = []
         self.texts: list[str] = []
-        self.page_urls: list[str] = []
         self.attributes: list[str] = []
-        self.offsets: list[int] = []
-        self.pages: list[int] = []  # numbers the pages of this batch
         self.twins: list[int] = []  # rows that stand in <noscript>
-        self.page = 0
+        self.lengths: list[int] = []  # of the pages, in rows
+        self.bases: list[urls.Base] = []
+        self.page_urls: list[str] = []
+        self.offsets: list[int] = []
         self.bytes = 0
 
     @property
@@ -68,61 +68,76 @@ class Rows:
         """Whether it is time for `take`."""
         return len(self.raw) >= BATCH_ROWS or self.bytes >= BATCH_BYTES
 
-    def add(
+    def add_page(
         self,
-        raw: str,
-        text: str,
-        attribute: str,
+        links: list[tuple[str, str, str]],
         base: urls.Base,
         page_url: str,
         offset: int,
-        noscript: bool = False,
+        noscript: Sequence[int] = (),
     ) -> None:
-        """Takes one link: the address as the page has it, and one text of the image."""
-        if noscript:
-            self.twins.append(len(self.raw))
-        self.raw.append(raw)
-        self.bases.append(base)
-        self.texts.append(text)
-        self.page_urls.append(page_url)
-        self.attributes.append(attribute)
-        self.offsets.append(offset)
-        self.pages.append(self.page)
-        self.bytes += len(raw) + len(text)
+        """Takes a page's links as (address as written, text, attribute).
 
-    def next_page(self) -> None:
-        """Says that the links to come stand on another page."""
-        self.page += 1
+        Args:
+            links: of one page, in order.
+            base: what relative addresses are relative to.
+            page_url: goes into every row.
+            offset: of the page's record; goes into every row.
+            noscript: positions in `links` of those in <noscript>.
+        """
+        if not links:
+            return
+        raw, texts, attributes = zip(*links, strict=True)
+        self.twins += [len(self.raw) + at for at in noscript]
+        self.raw += raw
+        self.texts += texts
+        self.attributes += attributes
+        self.lengths.append(len(links))
+        self.bases.append(base)
+        self.page_urls.append(page_url)
+        self.offsets.append(offset)
+        self.bytes += sum(map(len, raw)) + sum(map(len, texts))
 
     def take(self, tally: Tally) -> pa.RecordBatch:
         """Returns the links with a normal URL as LINKS, counts all, and starts anew."""
-        found, reasons = urls.normalise(self.raw, self.bases)
-        for reason in reasons.values():
-            tally.add(reason)
-        dropped = set(reasons)
-        if self.twins:
-            dropped |= self._noscript_twins(found, dropped, tally)
+        page = np.repeat(np.arange(len(self.lengths)), self.lengths)
+        bases = [b for b, n in zip(self.bases, self.lengths, strict=True) for _ in range(n)]
+        found, reasons = urls.normalise(self.raw, bases)
+        texts = tidy_all(pa.array(self.texts, pa.string()))
+        for row in self._noscript_twins(page, found, texts):
+            reasons[row] = "noscript_twin"
         columns = [
             found,
-            tidy_all(pa.array(self.texts, pa.string())),
-            pa.array(self.page_urls, pa.string()),
+            texts,
+            pa.array(self.page_urls, pa.string()).take(pa.array(page)),
             pa.array(self.attributes, pa.string()),
-            pa.array(self.offsets, pa.int64()),
+            pa.array(np.repeat(np.array(self.offsets, np.int64), self.lengths)),
         ]
         batch = pa.RecordBatch.from_arrays(columns, schema=LINKS)
-        if dropped:
-            batch = batch.filter(pa.array([i not in dropped for i in range(len(found))]))
+        if reasons:
+            for reason in reasons.values():
+                tally.add(reason)
+            keep = np.ones(len(page), bool)
+            keep[list(reasons)] = False
+            batch = batch.filter(pa.array(keep))
         tally.add("extracted", len(batch))
         self._clear()
         return batch
 
-    def _noscript_twins(self, found: pa.Array, dropped: set[int], tally: Tally) -> set[int]:
-        """Rows in <noscript> whose URL and text their page has outside it too; counts them."""
-        inside = set(self.twins) - dropped
-        pages = {self.pages[row] for row in inside}
-        where = [row for row, page in enumerate(self.pages) if page in pages and row not in dropped]
-        url = dict(zip(where, found.take(pa.array(where, pa.int64())).to_pylist(), strict=True))
-        shown = {(self.pages[r], url[r], tidy(self.texts[r])) for r in where if r not in inside}
-        twins = {r for r in inside if (self.pages[r], url[r], tidy(self.texts[r])) in shown}
-        tally.add("noscript_twin", len(twins))
-        return twins
+    def _noscript_twins(self, page: np.ndarray, found: pa.Array, texts: pa.Array) -> list[int]:
+        """Rows in <noscript> whose URL and text their page has outside it too."""
+        inside = {row for row in self.twins if found[row].is_valid}
+        if not inside:
+            return []
+        rows = np.flatnonzero(np.isin(page, page[list(inside)]))
+        at = pa.array(rows)
+        keys = zip(
+            rows.tolist(),
+            page[rows].tolist(),
+            found.take(at).to_pylist(),
+            texts.take(at).to_pylist(),
+            strict=True,
+        )
+        key = {row: rest for row, *rest in map(tuple, keys)}
+        shown = {tuple(key[row]) for row in key if row not in inside}
+        return [row for row in sorted(inside) if tuple(key[row]) in shown]

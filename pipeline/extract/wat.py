@@ -52,8 +52,7 @@ def extract(block: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) 
     if not links:
         return
     tally.see("images", len(links))
-    rows.next_page()
-    base = urls.make_base(page_url, base_href)
+    found: list[tuple[str, str, str]] = []
     without = extra = 0
     for link in links:
         alt, title, other = link.get("alt"), link.get("title"), link.get("data-image-title")
@@ -66,15 +65,15 @@ def extract(block: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) 
         elif raw[:5].lower() == "data:" and isinstance(link.get("srcset"), str):
             raw = best_of_srcset(link["srcset"]) or raw
         if not title and not other and isinstance(alt, str) and not alt.isspace():
-            rows.add(raw, alt, "alt", base, page_url, offset)
+            found.append((raw, alt, "alt"))
             continue
-        texts = distinct_texts(((name, link.get(name)) for name in TEXTS))
-        for attribute, text in texts:
-            rows.add(raw, text, attribute, base, page_url, offset)
+        texts = distinct_texts([(name, link.get(name)) for name in TEXTS])
+        found += [(raw, text, attribute) for attribute, text in texts]
         if texts:
             extra += len(texts) - 1
         else:
             without += 1
+    rows.add_page(found, urls.make_base(page_url, base_href), page_url, offset)
     tally.add("no_text", without)
     tally.see("extra_texts", extra)
 
@@ -137,7 +136,7 @@ def find_links(block: bytes) -> tuple[list[Link], str | None] | None:
         place = block.find(_PLACE, end)
     base = block.find(b'"Base":"', head, start) if head >= 0 else -1
     if base >= 0:
-        cut.append(b"{" + block[base : _find_close(block, base + 8, b'"') + 1] + b"}")
+        cut.append(b"{" + block[base : _find_close(block, base + 8, b'"')] + b"}")
     try:
         links = orjson.loads(b"[" + b",".join(cut) + b"]")
     except orjson.JSONDecodeError:

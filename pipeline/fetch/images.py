@@ -141,6 +141,8 @@ def decode_resize(data: bytes, policy: FetchPolicy) -> Decoded:
         result.outcome = SUCCESS
     except _Rejected as rejected:
         result.outcome, result.message = rejected.outcome, rejected.message
+    except Image.DecompressionBombError:
+        result.outcome = "too_many_pixels"
     except MemoryError:
         result.outcome = "decoder_out_of_memory"
     except Exception as error:
@@ -163,6 +165,8 @@ def _decode_resize(data: bytes, policy: FetchPolicy, result: Decoded) -> None:
         result.original_width, result.original_height = upright
         _check_shape(upright, policy)
         size = target_size(*upright, policy)
+        if size:  # a very thin picture can grow beyond all bounds
+            _check_pixels(*size, policy)
         if name == "jpeg" and size:
             wanted = size[::-1] if turn > 4 else size
             opened.draft(opened.mode, tuple(-int(-side * DCT_MARGIN // 1) for side in wanted))

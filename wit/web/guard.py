@@ -10,8 +10,8 @@ carry an IPv4 address inside an IPv6 one (mapped, compatible, 6to4, Teredo, tran
 whole, but NAT64 (64:ff9b::/96), which IPv6-only networks need, is judged by the address inside.
 All ports of global addresses may be asked except those that browsers refuse (Fetch standard,
 "bad port"), so that no server of another protocol is addressed through us. The exceptions are
-exact: `allow_addresses` lists IP:PORT, `resolve` maps a host name to an address (which must itself
-be global or allowed).
+exact: `allow_addresses` lists IP:PORT, `resolve` maps a host name to an IP or IP:PORT (which must
+itself be global or allowed).
 """
 
 import ipaddress
@@ -253,13 +253,14 @@ def check_address(text: str) -> None:
 class Guard:
     """What may be connected to: global addresses, and exactly the exceptions given.
 
-    `allow_addresses` are `IP:PORT` (`[IPv6]:PORT`), `resolve` maps host names to addresses without
-    asking the name server. Raises UserError for an exception that cannot be read.
+    `allow_addresses` are `IP:PORT` (`[IPv6]:PORT`), `resolve` maps host names to `IP` or `IP:PORT`
+    without asking the name server; with a port, that one is connected to whatever the URL's is.
+    Raises UserError for an exception that cannot be read.
     """
 
     def __init__(self, allow_addresses: Iterable[str] = (), resolve: Mapping[str, str] = {}):
         self.allowed = frozenset(map(_address_and_port, allow_addresses))
-        self.names = {_name(name): _address(f"{name}:{ip}", ip) for name, ip in resolve.items()}
+        self.names = {_name(name): _place(f"{name}:{ip}", ip) for name, ip in resolve.items()}
 
     def check(self, address: str, port: int) -> None:
         """Raise Refused unless this address may be connected to on this port."""
@@ -302,6 +303,17 @@ def _address_and_port(option: str) -> tuple[str, int]:
     if not port.isdecimal() or not 0 < int(port) < 65536:
         raise UserError(f"--allow-address {option!r}: write IP:PORT, IPv6 as [ADDRESS]:PORT")
     return _address(option, address), int(port)
+
+
+def _place(option: str, text: str) -> tuple[str, int | None]:
+    """(address, port) of `IP`, `IP:PORT`, `[IPv6]` or `[IPv6]:PORT`; the port None if not given."""
+    bracketed, _, port = text.rpartition(":")
+    with_port = bracketed.endswith("]") if text.startswith("[") else text.count(":") == 1
+    if not with_port:
+        return _address(option, text), None
+    if not port.isdecimal() or not 0 < int(port) < 65536:
+        raise UserError(f"--resolve {option!r}: {port!r} is no port; write HOST:IP or HOST:IP:PORT")
+    return _address(option, bracketed), int(port)
 
 
 def _name(text: str) -> str:

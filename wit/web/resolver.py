@@ -39,7 +39,9 @@ class GuardedResolver(AbstractResolver):
     ) -> list[ResolveResult]:
         """All addresses of a host; raises Refused if one of them may not be connected to."""
         if host in self.guard.names:
-            addresses: list[str] | str = [self.guard.names[host]]
+            address, given = self.guard.names[host]
+            addresses: list[str] | str = [address]
+            port = given or port
         else:
             addresses = await self._addresses(host)
         if isinstance(addresses, str):
