@@ -14,6 +14,7 @@ $(BIN)/uv:
 
 $(VENV)/.harvest: pyproject.toml | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable .
+	$(BIN)/python -m pipeline.kernels
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.harvest

@@ -60,6 +60,7 @@ def tell(run: Run, funnel: dict[str, int]) -> None:
 
 def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -> None:
     """Runs every stage that is not finished, as one Beam pipeline, and shows how far it is."""
+    logging.getLogger().setLevel(logging.ERROR)  # Beam tells at length what is no trouble
     from pipeline.monitor import watch
     from pipeline.stages import Reach, chain
 
@@ -74,7 +75,6 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -
     def execute() -> None:
         import apache_beam as beam
 
-        logging.getLogger("apache_beam").setLevel(logging.ERROR)
         with beam.Pipeline(options=runner_options(options, beam_options)) as pipeline:
             chain(pipeline, run, reach, options.until)
 

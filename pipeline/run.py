@@ -36,7 +36,7 @@ class Config:
     Attributes:
         version: of this program.
         sources: the input files with their formats (pipeline.sources.Source as JSON), sorted.
-        queries: `{path, sha256, queries, normalisation}` of the list.
+        queries: `{queries, sha256}`: the size of the list and its fingerprint.
         match: `default` or `metaclip`.
         seed: of every query's order.
         per_query: t, the cap; null where `pairs` decides it.
@@ -161,7 +161,7 @@ def _difference(name: str, saved: Any, value: Any) -> str:
         if name == "queries" and "sha256" in keys:
             return (
                 f"another version of the query list (sha256 {saved['sha256'][:12]}..., "
-                f"now {value['sha256'][:12]}... from {value['path']})"
+                f"now {value['sha256'][:12]}...)"
             )
         key = keys[0]
         return f"--{key.replace('_', '-')} {saved.get(key)!r}, now {value.get(key)!r}"

@@ -8,6 +8,7 @@ runner's, and every stage is the same on FnApiRunner, Flink, Spark and Dataflow.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -253,11 +254,22 @@ def in_order(waves_planned: int) -> Iterator[tuple[str, int, Stage]]:
 # --- a stage in Beam --------------------------------------------------------------------------
 
 
+def settle(reach: Reach) -> None:
+    """Prepares a worker process: on this machine it is quiet, and ends with the driver."""
+    if reach.driver:
+        logging.getLogger().setLevel(logging.ERROR)
+        die_with(*reach.driver)
+
+
 class Plan(beam.DoFn):
     """Lists a stage's unfinished tasks, as (number, tasks that belong together)."""
 
     def __init__(self, out: str, key: str, reach: Reach) -> None:
         self.out, self.key, self.reach = out, key, reach
+
+    def setup(self) -> None:
+        """Makes a local worker quiet, and ends it with its driver."""
+        settle(self.reach)
 
     def process(self, _: Any) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Yields one element a task; the first is empty, so that the barrier always has one."""
@@ -287,6 +299,10 @@ class Do(beam.DoFn):
     def __init__(self, out: str, key: str, reach: Reach) -> None:
         self.out, self.key, self.reach = out, key, reach
 
+    def setup(self) -> None:
+        """Makes a local worker quiet, and ends it with its driver."""
+        settle(self.reach)
+
     def process(self, element: tuple[int, Iterable[tuple[int, ...]]]) -> Iterator[tuple[int, int]]:
         """Yields (0, tasks done): all meet at the barrier."""
         run, wave, stage = _find(self.out, self.key, self.reach)
@@ -312,8 +328,6 @@ def _find(out: str, key: str, reach: Reach) -> tuple[Run, int, Stage]:
             f"this worker has webimagetext {wit.__version__}, the driver {reach.version}; "
             "install the driver's wheel on the workers"
         )
-    if reach.driver:
-        die_with(*reach.driver)
     run = load_run(out)
     return next((run, w, s) for k, w, s in in_order(run.config.waves) if k == key)
 

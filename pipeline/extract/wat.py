@@ -2,13 +2,9 @@
 
 An image link stands at Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata.Links as
 `{"path":"IMG@/src","url":...,"alt":...,"title":...}`. A page has ten other links for each of them, so
-the whole is not parsed: the bytes of the image links are found and cut out, and only they are.
-
-Within JSON the bytes `IMG@/src"` followed by what belongs to a link can stand in no string, because a
-quotation mark in a string is escaped; an object of strings begins at the last `{"` before and ends
-at the first unescaped `"}` after. What is cut is parsed as JSON and must be as many objects as
-there are places, each an image link. A record for which that does not hold, or that writes ASCII
-with escapes, is parsed as a whole: `parse_links` is the definition, `find_links` gives the same
+a record is not parsed but walked through (`pipeline.extract.walk`), and only what is needed of the
+image links with a text is made a string. `parse_links` is the definition of what is found, and what
+is done with records that are not written as usual; the walk gives the same
 (tests/pipeline/test_extract_wat.py).
 """
 
@@ -19,18 +15,17 @@ from typing import Any
 
 import orjson
 
-from pipeline.extract import urls
+from pipeline.extract import urls, walk
 from pipeline.extract.html import best_of_srcset
 from pipeline.extract.rows import Rows, distinct_texts
 from pipeline.tally import Tally
 
 PATH = "IMG@/src"
-TEXTS = ("alt", "title", "data-image-title")
+KEYS = ("url", "alt", "title", "data-image-title", "srcset")
+TEXTS = KEYS[1:4]
 
-_PLACE = b'IMG@/src"'
-_USUAL = b'{"path":"'
 _WHERE = ("Envelope", "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata")
-Link = dict[str, Any]
+Link = tuple[str | None, str | None, str | None, str | None, str | None]
 
 
 def extract(block: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) -> None:
@@ -44,42 +39,86 @@ def extract(block: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) 
         tally: counts pages, images, texts and faults.
     """
     try:
-        links, base_href = find_links(block) or parse_links(block)
+        links, base_href, without = find_links(block)
     except ValueError:
         tally.fault(offset, "bad_json")
         return
     tally.see("pages")
-    if not links:
-        return
-    tally.see("images", len(links))
+    images, extra = without + len(links), 0
     found: list[tuple[str, str, str]] = []
-    without = extra = 0
-    for link in links:
-        alt, title, other = link.get("alt"), link.get("title"), link.get("data-image-title")
-        if not alt and not title and not other:
-            without += 1
-            continue
-        raw = link.get("url")
-        if not isinstance(raw, str):
-            raw = ""
-        elif raw[:5].lower() == "data:" and isinstance(link.get("srcset"), str):
-            raw = best_of_srcset(link["srcset"]) or raw
-        if not title and not other and isinstance(alt, str) and not alt.isspace():
+    for raw, alt, title, other, srcset in links:
+        raw = raw or ""
+        if srcset and raw[:5].lower() == "data:":
+            raw = best_of_srcset(srcset) or raw
+        if alt and not title and not other and not alt.isspace():
             found.append((raw, alt, "alt"))
             continue
-        texts = distinct_texts([(name, link.get(name)) for name in TEXTS])
+        texts = distinct_texts(zip(TEXTS, (alt, title, other), strict=True))
         found += [(raw, text, attribute) for attribute, text in texts]
         if texts:
             extra += len(texts) - 1
         else:
             without += 1
-    rows.add_page(found, urls.make_base(page_url, base_href), page_url, offset)
-    tally.add("no_text", without)
+    if found:
+        rows.add_page(found, urls.make_base(page_url, base_href), page_url, offset)
+    tally.see("images", images)
     tally.see("extra_texts", extra)
+    tally.add("no_text", without)
+
+
+def find_links(block: bytes) -> tuple[list[Link], str | None, int]:
+    """The image links with any text, the page's base, and the number of image links without.
+
+    Returns:
+        links as (url, alt, title, data-image-title, srcset), None for what is not there (srcset:
+        only where the url is a data: URL); the base as written, None where there is none.
+
+    Raises:
+        ValueError: if the record is not JSON.
+    """
+    places = walk.find_links(block)
+    if places is None:
+        links, base = parse_links(block)
+        texted = [link for link in links if link[1] or link[2] or link[3]]
+        return texted, base, len(links) - len(texted)
+    links = []
+    rows = places.tolist()
+    for row in rows[1:]:
+        _, _, url, url_end, alt, alt_end, title, title_end, other, other_end, _, _, escapes = row
+        if alt == alt_end and title == title_end and other == other_end:
+            continue
+        if escapes:
+            links.append(_values(block, row))
+        else:
+            raw = str(block[url:url_end], "utf-8", "replace") if url >= 0 else None
+            links.append(
+                (
+                    raw,
+                    str(block[alt:alt_end], "utf-8", "replace") if alt >= 0 else None,
+                    str(block[title:title_end], "utf-8", "replace") if title >= 0 else None,
+                    str(block[other:other_end], "utf-8", "replace") if other >= 0 else None,
+                    _value(block, row, walk.SRCSET) if raw and raw[:5] == "data:" else None,
+                )
+            )
+    return links, _value(block, rows[0], walk.URL), len(rows) - 1 - len(links)
+
+
+def _values(block: bytes, row: list[int]) -> Link:
+    return tuple(_value(block, row, key) for key in range(walk.URL, walk.SRCSET + 1))
+
+
+def _value(block: bytes, row: list[int], key: int) -> str | None:
+    """The string at the place that `walk.find_links` noted for a key."""
+    begin, end = row[2 * key], row[2 * key + 1]
+    if begin < 0:
+        return None
+    if not row[-1] >> key & 1:
+        return str(block[begin:end], "utf-8", "replace")
+    return _well_formed(json.loads(str(block[begin - 1 : end + 1], "utf-8", "replace"), strict=False))
 
 
 def parse_links(block: bytes) -> tuple[list[Link], str | None]:
-    """The image links and the base (None where there is none) of any record, by a full parse.
+    """All image links of a record and its base, by a full parse.
 
     Raises:
         ValueError: if it is not JSON, also with bytes that are not UTF-8 replaced.
@@ -88,85 +127,26 @@ def parse_links(block: bytes) -> tuple[list[Link], str | None]:
         value = orjson.loads(block)
     except orjson.JSONDecodeError:
         try:
-            value = _well_formed(json.loads(block.decode("utf-8", "replace"), strict=False))
+            value = json.loads(block.decode("utf-8", "replace"), strict=False)
         except RecursionError as error:
             raise ValueError("nested too deep") from error
     for key in _WHERE:
         value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, dict):
         return [], None
-    links, head = value.get("Links"), value.get("Head")
-    base = head.get("Base") if isinstance(head, dict) else None
-    found = links if isinstance(links, list) else []
-    found = [link for link in found if isinstance(link, dict) and link.get("path") == PATH]
-    return found, base if isinstance(base, str) else None
+    head, links = value.get("Head"), value.get("Links")
+    base = _text(head.get("Base")) if isinstance(head, dict) else None
+    return [
+        tuple(_text(link.get(key)) for key in KEYS)
+        for link in (links if isinstance(links, list) else [])
+        if isinstance(link, dict) and link.get("path") == PATH
+    ], base
 
 
-def _well_formed(value: Any) -> Any:
-    """The JSON value with lone surrogates, which UTF-8 cannot hold, replaced."""
-    if isinstance(value, str):
-        return value.encode("utf-16", "surrogatepass").decode("utf-16", "replace")
-    if isinstance(value, list):
-        return [_well_formed(item) for item in value]
-    if isinstance(value, dict):
-        return {_well_formed(key): _well_formed(item) for key, item in value.items()}
-    return value
+def _text(value: Any) -> str | None:
+    return _well_formed(value) if isinstance(value, str) else None
 
 
-def find_links(block: bytes) -> tuple[list[Link], str | None] | None:
-    """The image links and the base of a record written as usual; None where it is not."""
-    if _has_escapes(block):
-        return None
-    place = block.find(_PLACE)
-    if place < 0:
-        return [], None
-    end = start = block.find(b'"Links":[')
-    head = block.find(b'"Head":{')
-    if start < 0 or place < start or head > start:
-        return None
-    cut = []
-    while place >= 0:
-        begin = place - len(_USUAL)
-        if block[begin:place] != _USUAL:
-            begin = block.rfind(b'{"', end, place)
-        end = _find_close(block, place + len(_PLACE) - 1)
-        if begin < 0 or end < 0:
-            return None
-        cut.append(block[begin:end])
-        place = block.find(_PLACE, end)
-    base = block.find(b'"Base":"', head, start) if head >= 0 else -1
-    if base >= 0:
-        cut.append(b"{" + block[base : _find_close(block, base + 8, b'"')] + b"}")
-    try:
-        links = orjson.loads(b"[" + b",".join(cut) + b"]")
-    except orjson.JSONDecodeError:
-        return None
-    if len(links) != len(cut):
-        return None
-    base_href = links.pop()["Base"] if base >= 0 else None
-    if any(link.get("path") != PATH for link in links):
-        return None
-    return links, base_href
-
-
-def _has_escapes(block: bytes) -> bool:
-    """Whether ASCII may be written with escapes: `\u0040` for an at sign, `@\/` for `@/`."""
-    at = block.find(b"\\")
-    while at >= 0:
-        if block[at + 1 : at + 4] == b"u00" or block[at - 1] == 64:
-            return True
-        at = block.find(b"\\", at + 2)
-    return False
-
-
-def _find_close(block: bytes, start: int, mark: bytes = b'"}') -> int:
-    """The end of the first `mark` from `start` on whose quotation mark is not escaped; or -1."""
-    at = block.find(mark, start)
-    while at > 0 and block[at - 1] == 92:
-        first = at - 1
-        while block[first - 1] == 92:
-            first -= 1
-        if (at - first) % 2 == 0:
-            break
-        at = block.find(mark, at + 1)
-    return at + len(mark) if at >= 0 else -1
+def _well_formed(text: str) -> str:
+    """The text with lone surrogates, which UTF-8 cannot hold, replaced."""
+    return text.encode("utf-16", "surrogatepass").decode("utf-16", "replace")

@@ -17,13 +17,13 @@ crash or hang on hostile bytes: `pipeline.fetch.pool` runs it in a process of it
 import functools
 import hashlib
 import io
-import json
 import re
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from PIL import ExifTags, Image, ImageCms, features
+from PIL import Image, ImageCms, features
 
+from pipeline.fetch import exif
 from pipeline.fetch.formats import DECODED, sniff, strip, webp_size
 from pipeline.fetch.policy import FetchPolicy
 from wit.errors import UserError
@@ -33,9 +33,6 @@ WHITE = 255
 DCT_MARGIN = 1.5  # the size decoded to, in sizes wanted, is at least this
 REDUCING_GAP = 3.0  # large pictures are first shrunk by whole factors down to this many sizes
 MAX_PROFILE = 4_000_000  # bytes of an ICC profile that is looked at
-MAX_EXIF_VALUE = 200  # characters
-MAX_EXIF = 4096  # characters of the JSON
-ORIENTATION = 0x0112
 SAVE = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
 STORED = {"jpg": "jpeg", "png": "png", "webp": "webp"}  # extension -> name in formats.DECODED
 TRANSPOSE = {
@@ -46,45 +43,6 @@ TRANSPOSE = {
     6: Image.Transpose.ROTATE_270,
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
-}
-# How the picture was taken; names as exifread gives them. Who took it, where and with which
-# serial number is left out: it is personal, and nothing is trained on it.
-EXIF_BASIC = {
-    tag: f"Image {tag.name}"
-    for tag in (
-        ExifTags.Base.Make,
-        ExifTags.Base.Model,
-        ExifTags.Base.Orientation,
-        ExifTags.Base.XResolution,
-        ExifTags.Base.YResolution,
-        ExifTags.Base.ResolutionUnit,
-        ExifTags.Base.Software,
-        ExifTags.Base.DateTime,
-    )
-}
-EXIF_CAMERA = {
-    tag: f"EXIF {tag.name}"
-    for tag in (
-        ExifTags.Base.ExposureTime,
-        ExifTags.Base.FNumber,
-        ExifTags.Base.ExposureProgram,
-        ExifTags.Base.ISOSpeedRatings,
-        ExifTags.Base.DateTimeOriginal,
-        ExifTags.Base.DateTimeDigitized,
-        ExifTags.Base.ExposureBiasValue,
-        ExifTags.Base.MeteringMode,
-        ExifTags.Base.LightSource,
-        ExifTags.Base.Flash,
-        ExifTags.Base.FocalLength,
-        ExifTags.Base.FocalLengthIn35mmFilm,
-        ExifTags.Base.ColorSpace,
-        ExifTags.Base.ExifImageWidth,
-        ExifTags.Base.ExifImageHeight,
-        ExifTags.Base.WhiteBalance,
-        ExifTags.Base.DigitalZoomRatio,
-        ExifTags.Base.SceneCaptureType,
-        ExifTags.Base.LensModel,
-    )
 }
 
 
@@ -159,8 +117,8 @@ def _decode_resize(data: bytes, policy: FetchPolicy, result: Decoded) -> None:
         _check_pixels(*size, policy)
     with Image.open(io.BytesIO(data), formats=(DECODED[name],)) as opened:
         _check_pixels(*opened.size, policy)
-        exif = _exif(opened)
-        turn = _orientation(exif)
+        tags = exif.read(opened)
+        turn = exif.orientation(tags)
         upright = opened.size[::-1] if turn > 4 else opened.size
         result.original_width, result.original_height = upright
         _check_shape(upright, policy)
@@ -178,7 +136,7 @@ def _decode_resize(data: bytes, policy: FetchPolicy, result: Decoded) -> None:
         plain = opened.mode in ("RGB", "L", "P", "1") and "transparency" not in opened.info
         picture = _flatten(opened)
     foreign = bool(profile) and not _is_srgb(profile, picture.mode)
-    result.exif = _exif_json(exif)
+    result.exif = exif.as_json(tags)
 
     unchanged = size is None and turn == 1 and plain and not foreign
     if policy.skip_reencode and unchanged and name == STORED[policy.encode_format]:
@@ -348,50 +306,6 @@ def _store(result: Decoded, image: bytes, width: int, height: int, policy: Fetch
     result.extension = policy.encode_format
     result.width, result.height = width, height
     result.sha256 = hashlib.sha256(image).hexdigest()
-
-
-# --- metadata ---------------------------------------------------------------------------------
-
-
-def _exif(picture: Image.Image) -> Image.Exif | None:
-    try:
-        return picture.getexif() or None
-    except Exception:  # damaged metadata is no reason to lose a picture
-        return None
-
-
-def _orientation(exif: Image.Exif | None) -> int:
-    """The turn that EXIF asks for, 1 (none) to 8."""
-    value = exif.get(ORIENTATION) if exif else None
-    return value if isinstance(value, int) and 2 <= value <= 8 else 1
-
-
-def _exif_json(exif: Image.Exif | None) -> str | None:
-    """How the picture was taken, as JSON of strings, None where the file does not say."""
-    if exif is None:
-        return None
-    try:
-        camera = exif.get_ifd(ExifTags.IFD.Exif)
-    except Exception:  # damaged metadata is no reason to lose a picture
-        camera = {}
-    found = {}
-    for tags, values in ((EXIF_BASIC, exif), (EXIF_CAMERA, camera)):
-        for tag, name in tags.items():
-            value = values.get(tag)
-            if value is not None and (text := _exif_text(value)):
-                found[name] = text
-    text = json.dumps(found)
-    return text if found and len(text) <= MAX_EXIF else None
-
-
-def _exif_text(value: Any) -> str:
-    if isinstance(value, bytes):
-        value = value.decode("utf-8", "replace")
-    numerator, denominator = getattr(value, "numerator", None), getattr(value, "denominator", None)
-    if denominator is not None and not isinstance(value, int):
-        return f"{numerator}/{denominator}" if denominator not in (0, 1) else str(numerator)
-    text = str(value)[: 2 * MAX_EXIF_VALUE]
-    return "".join(filter(str.isprintable, text)).strip()[:MAX_EXIF_VALUE]
 
 
 def _clean(message: str) -> str:

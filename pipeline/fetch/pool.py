@@ -23,6 +23,7 @@ from pipeline.fetch.images import Decoded
 from pipeline.fetch.policy import FetchPolicy
 from wit.errors import UserError
 
+DECODER = "pipeline.fetch.decoder"
 DEPTH = 2
 START_SECONDS = 60.0
 BUFFER = 1024 * 1024
@@ -131,7 +132,7 @@ class _Child:
         ours, theirs = socket.socketpair()
         folder = str(Path(pipeline.__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
-        command = [sys.executable, "-P", "-m", "pipeline.fetch.decoder", str(os.getpid())]
+        command = [sys.executable, "-P", "-m", DECODER, str(os.getpid())]
         with tempfile.TemporaryFile() as errors:
             with theirs:
                 self._process = subprocess.Popen(

@@ -153,8 +153,8 @@ class Shard:
                 now = loop.time()
                 moment = min(self._start_due(now), deadline)
                 self._wake.clear()
-                if now >= deadline or (moment >= deadline and not self._tasks):
-                    break  # over, or nothing that is left can begin in time
+                if now >= deadline or (moment >= deadline and self._is_stuck()):
+                    break
                 timer = loop.call_at(moment, self._wake.set)
                 await self._wake.wait()
                 timer.cancel()
@@ -212,24 +212,18 @@ class Shard:
     def _start(self, host: str, now: float) -> None:
         """Begin the first request of a host's queue, unless its rules are against it."""
         line = self._queues[host]
-        origin = line[0].target.origin
-        rule = self.hosts.get(origin)
-        if rule is None:
-            asked = self.office.ask_rule(origin, self.hosts.default_share)
-            if not asked.done():
-                self._unruled[host] = asked
-                asked.add_done_callback(lambda _: self._ruled(host))
-                return
-            rule = asked.result()
-        job = line.popleft()
-        if not line:
-            del self._queues[host]
+        job = line[0]
         try:
             self.office.client.guard.admit(job.target)
+            rule = self._rule(job.target)
+            if rule is None:
+                return
+            verdict = rule.verdict(job.target.url, self.office.token)
         except Refused as refused:
-            self._end(job, refused.outcome, refused.message, holds_place=False)
-            return
-        verdict = rule.verdict(job.target.url, self.office.token)
+            verdict = refused.outcome, refused.message
+        line.popleft()
+        if not line:
+            del self._queues[host]
         if verdict is not None:
             self._end(job, *verdict, holds_place=False)
             return
@@ -238,9 +232,26 @@ class Shard:
         self._free -= 1
         self._keep(self._work(job))
 
+    def _rule(self, target: Target) -> HostRule | None:
+        """The rule of a target's host; None where it must be asked first: the host then waits."""
+        rule = self.hosts.get(target.origin)
+        if rule is None:
+            asked = self.office.ask_rule(target.origin, self.hosts.default_share)
+            if not asked.done():
+                self._unruled[target.host] = asked
+                asked.add_done_callback(lambda _: self._ruled(target.host))
+                return None
+            rule = asked.result()
+        return rule
+
     def _ruled(self, host: str) -> None:
         del self._unruled[host]
         self.offer(host)
+
+    def _is_stuck(self) -> bool:
+        """Whether only time can bring something to do: no request, host or caller is awaited."""
+        awaited = self._tasks or self._unruled or self._free <= 0
+        return not awaited and not any(map(self.office.rates.is_full, self._queues))
 
     def _keep(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(coroutine)

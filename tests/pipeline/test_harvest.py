@@ -72,9 +72,7 @@ def test_every_picture_ends_as_the_demo_knows_it_must(whole):
     table = samples(whole)
     wrong = [
         (url, outcome, truth.expected(url))
-        for url, outcome in zip(
-            table["url"].to_pylist(), table["outcome"].to_pylist(), strict=True
-        )
+        for url, outcome in zip(table["url"].to_pylist(), table["outcome"].to_pylist(), strict=True)
         if outcome != truth.expected(url)
     ]
     assert wrong == []
@@ -101,9 +99,7 @@ def test_a_query_draws_the_first_pairs_of_its_order_that_can_be_fetched(whole):
         drawn = [row["url"] for _, row in rows if truth.expected(row["url"]) == "success"]
         if len(rows) > CAP:  # three waves out of a reserve of four times the cap
             drawn = [
-                row["url"]
-                for _, row in rows[: 4 * CAP]
-                if truth.expected(row["url"]) == "success"
+                row["url"] for _, row in rows[: 4 * CAP] if truth.expected(row["url"]) == "success"
             ][:CAP]
         needed |= set(drawn)
     assert over > 20
@@ -147,9 +143,7 @@ def kill_and_resume(command, out: Path, kills: int, seed: int, longest: float) -
     """Kills the driver at random instants, then lets it end; how often it was really killed."""
     rng, killed = random.Random(seed), 0
     for _ in range(kills):
-        child = subprocess.Popen(
-            command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-        )
+        child = subprocess.Popen(command(out), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             child.wait(rng.uniform(1.5, longest))
         except subprocess.TimeoutExpired:
@@ -252,7 +246,9 @@ def test_another_version_of_the_query_list_is_refused_on_resume(whole, command, 
     other = tmp_path / "queries.txt"
     other.write_text("one\ntwo\n")
     before = digests(whole)
-    one_line(run(command(whole, "--queries", str(other))), "run.json", "another version of the query")
+    one_line(
+        run(command(whole, "--queries", str(other))), "run.json", "another version of the query"
+    )
     assert digests(whole) == before
 
 
@@ -274,8 +270,24 @@ def test_a_bad_input_is_one_line_that_names_it(command, tmp_path, name, content,
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    one_line(run(["python" if False else command(tmp_path / "out")[0], "-m", "wit.cli", "harvest", str(path),
-                  "--queries", _list(tmp_path), "--out", str(tmp_path / "out"), "--contact", "a@b.c"]), *words)
+    one_line(
+        run(
+            [
+                "python" if False else command(tmp_path / "out")[0],
+                "-m",
+                "wit.cli",
+                "harvest",
+                str(path),
+                "--queries",
+                _list(tmp_path),
+                "--out",
+                str(tmp_path / "out"),
+                "--contact",
+                "a@b.c",
+            ]
+        ),
+        *words,
+    )
 
 
 def _list(folder: Path) -> str:

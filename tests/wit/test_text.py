@@ -70,6 +70,11 @@ def both(string: str) -> str:
         ("हिन्दी भाषा", "हिन्दी भाषा"),
         ("می\u200cخواهم", "میخواهم"),
         ("\ud55c\u1112\u1161\u11ab", "한한"),
+        ("ק\u05bc\u05b8", "ק\u05b8\u05bc"),
+        ("か゛ か 、\u3099", "がが"),
+        ("ก\u0e39\u0e48\u0e2f\u3000\u0e38", "ก\u0e39\u0e48\u0e2f\u0e38"),
+        ("ก\u0e39\u0e48\u3000\u0e38", "ก\u0e39\u0e38\u0e48"),
+        ("\u1025\u104b\u102e", "\u1026"),
         ("...!?", ""),
         ("", ""),
     ],
@@ -129,6 +134,17 @@ def test_every_base_with_every_mark_that_could_compose_is_folded_as_the_referenc
     pairs = [chr(base) + mark for base in firsts[::7] for mark in marks]
     pairs += [chr(base) + "x" + chr(base) + mark for base in firsts for mark in marks[::9]]
     assert _differing(pairs) == []
+
+
+def test_any_two_marks_come_into_order_as_the_reference_puts_them():
+    marks = {}  # one of each combining class, and those that compose
+    for code in range(0x300, 0x1F000):
+        marks.setdefault(unicodedata.combining(chr(code)), chr(code))
+    del marks[0]
+    assert len(marks) > 40
+    some = [*marks.values(), "\u0301", "\u0e39", "\u3099", "\u309a", "\ufe0f", " ", "\u3000", "ﾞ"]
+    strings = [base + a + b for base in ("b", "ש", "ก", "か", "é", "İ") for a in some for b in some]
+    assert _differing(strings) == []
 
 
 def test_real_texts_are_normalised_as_the_reference_does(shared_data):

@@ -1,0 +1,226 @@
+"""A walk through the JSON of a WAT record to its image links, without parsing the rest.
+
+The text is walked as JSON's grammar says (RFC 8259): strings with their escapes, nested values
+skipped by counting brackets. Only where the grammar ends is nothing checked: what a skipped value
+holds may be no JSON. Where a key or a path is written with escapes, or the walk meets what it does
+not expect, it gives up, and the record is parsed as a whole.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numba import njit, types
+
+from wit.kernel_types import I32, U8, writable
+
+KEYS = (b"path", b"url", b"alt", b"title", b"data-image-title", b"srcset")
+URL, ALT, TITLE, IMAGE_TITLE, SRCSET = range(1, 6)
+WIDTH = 2 * len(KEYS) + 1  # begin and end of each value, then a bit for each that has escapes
+
+_STEPS = (b"Envelope", b"Payload-Metadata", b"HTTP-Response-Metadata", b"HTML-Metadata")
+_NAMES = (*_STEPS, b"Head", b"Base", b"Links", *KEYS, b"IMG@/src")
+_TEXT = np.frombuffer(b"".join(_NAMES), np.uint8)
+_STARTS = np.cumsum([0, *map(len, _NAMES)]).astype(np.int64)
+_HEAD, _BASE, _LINKS, _FIRST_KEY, _IMAGE_PATH = 4, 5, 6, 7, len(_NAMES) - 1
+_KEYS = len(KEYS)
+_WIDTH = WIDTH
+_GIVE_UP = -1
+_RESULT = types.Tuple((types.int64, writable(I32)))
+
+
+def find_links(block: bytes) -> np.ndarray | None:
+    """Where the values of a record's image links stand in it.
+
+    Returns:
+        int32 [1 + n, 13], or None if the walk gave up. The first row is for the base, in the place
+        of the url, the others for n image links in order. Columns 2k and 2k+1 are the begin and
+        end of the value of KEYS[k] between its quotation marks, -1 where there is none; the last
+        column has bit k set if that value has escapes.
+    """
+    count, found = _find_links(np.frombuffer(block, np.uint8))
+    return None if count < 0 else found[: count * WIDTH].reshape(-1, WIDTH)
+
+
+@njit(types.int64(U8, types.int64), cache=True, nogil=True)
+def _space(data, at):
+    """The next place that is not white space."""
+    while at < len(data) and (data[at] == 32 or 9 <= data[at] <= 13):
+        at += 1
+    return at
+
+
+@njit(types.int64(U8, types.int64), cache=True, nogil=True)
+def _string(data, at):
+    """The place of the quotation mark that ends the string that starts before `at`; or len(data).
+
+    It is given as a number below 0, -1 - place, if the string has escapes.
+    """
+    escaped = False
+    while at < len(data):
+        if data[at] == 34:
+            return -1 - at if escaped else at
+        if data[at] == 92:
+            escaped = True
+            at += 1
+        at += 1
+    return len(data)
+
+
+@njit(types.int64(U8, types.int64, types.int64), cache=True, nogil=True)
+def _skip(data, at, depth):
+    """The place after the value that starts at `at`; of depth 1, after the object that holds it."""
+    while at < len(data):
+        byte = data[at]
+        if byte == 34:
+            at = _string(data, at + 1)
+            if at < 0:
+                at = -1 - at
+            if depth == 0:
+                return at + 1
+        elif byte == 123 or byte == 91:
+            depth += 1
+        elif byte == 125 or byte == 93:
+            depth -= 1
+            if depth == 0:
+                return at + 1
+            if depth < 0:
+                return at
+        elif depth == 0 and (byte == 44 or byte == 32 or 9 <= byte <= 13):
+            return at
+        at += 1
+    return at
+
+
+@njit(types.boolean(U8, types.int64, types.int64, types.int64), cache=True, nogil=True)
+def _is(data, begin, end, name):
+    """Whether [begin, end) is the name of that number."""
+    first = _STARTS[name]
+    if end - begin != _STARTS[name + 1] - first:
+        return False
+    for i in range(end - begin):
+        if data[begin + i] != _TEXT[first + i]:
+            return False
+    return True
+
+
+@njit(types.UniTuple(types.int64, 3)(U8, types.int64), cache=True, nogil=True)
+def _member(data, at):
+    """The next member of an object: begin and end of its key, and the place of its value.
+
+    `at` is after the brace or the comma before it. The value's place is -1 at the object's end and
+    where there is no member; then the second number is the place of its closing brace, or -1.
+    """
+    at = _space(data, at)
+    if at < len(data) and data[at] == 125:
+        return 0, at, -1
+    if at >= len(data) or data[at] != 34:
+        return 0, -1, -1
+    begin = at + 1
+    end = _string(data, begin)
+    if end < 0 or end >= len(data):
+        return 0, -1, -1
+    at = _space(data, end + 1)
+    if at >= len(data) or data[at] != 58:
+        return 0, -1, -1
+    at = _space(data, at + 1)
+    return begin, end, at if at < len(data) else -1
+
+
+@njit(types.int64(U8, types.int64), cache=True, nogil=True)
+def _after(data, at):
+    """The place after the comma that follows a value, or of the bracket that ends its parent."""
+    at = _space(data, at)
+    return at + 1 if at < len(data) and data[at] == 44 else at
+
+
+@njit(types.int64(U8, types.int64, types.int64), cache=True, nogil=True)
+def _value_of(data, at, name):
+    """The place of a named member's value in the object at `at`; len(data) where there is none."""
+    if at >= len(data) or data[at] != 123:
+        return len(data)
+    at += 1
+    while True:
+        begin, end, value = _member(data, at)
+        if value < 0:
+            return len(data) if end >= 0 else _GIVE_UP
+        if _is(data, begin, end, name):
+            return value
+        at = _after(data, _skip(data, value, 0))
+
+
+@njit(types.int64(U8, types.int64, writable(I32), types.int64), cache=True, nogil=True)
+def _link(data, at, row, start):
+    """Notes the values of the link object after whose brace `at` is; the place after the object."""
+    for i in range(_WIDTH):
+        row[start + i] = -1
+    row[start + 2 * _KEYS] = 0
+    while True:
+        begin, end, value = _member(data, at)
+        if value < 0:
+            return end + 1 if end >= 0 else _GIVE_UP
+        key = -1
+        for i in range(_KEYS):
+            if _is(data, begin, end, _FIRST_KEY + i):
+                key = i
+        if key >= 0 and data[value] == 34:
+            close = _string(data, value + 1)
+            bit = np.int32(1 << key)
+            row[start + 2 * _KEYS] &= ~bit
+            if close < 0:
+                close = -1 - close
+                row[start + 2 * _KEYS] |= bit
+            if key == 0 and (row[start + 2 * _KEYS] & 1 or not _is(data, value + 1, close, _IMAGE_PATH)):
+                return _skip(data, close + 1, 1) if not row[start + 2 * _KEYS] & 1 else _GIVE_UP
+            row[start + 2 * key] = value + 1
+            row[start + 2 * key + 1] = close
+            at = close + 1
+        else:
+            if key > 0:
+                row[start + 2 * key] = -1
+                row[start + 2 * key + 1] = -1
+            at = _skip(data, value, 0)
+        at = _after(data, at)
+
+
+@njit(_RESULT(U8), cache=True, nogil=True)
+def _find_links(data):
+    found = np.empty(64 * _WIDTH, np.int32)
+    for i in range(_WIDTH):
+        found[i] = -1
+    found[2 * _KEYS] = 0
+    at = _space(data, 0)
+    for step in range(4):
+        at = _value_of(data, at, step)
+        if at < 0:
+            return _GIVE_UP, found
+    base = _value_of(data, at, _HEAD)
+    base = _value_of(data, base, _BASE) if base >= 0 else base
+    at = _value_of(data, at, _LINKS)
+    if at < 0 or base < 0:
+        return _GIVE_UP, found
+    if base < len(data) and data[base] == 34:
+        close = _string(data, base + 1)
+        if close < 0:
+            close = -1 - close
+            found[2 * _KEYS] = 2
+        found[2] = base + 1
+        found[3] = close
+    count = 1
+    if at >= len(data) or data[at] != 91:
+        return count, found
+    at = _space(data, at + 1)
+    while at < len(data) and data[at] != 93:
+        if data[at] == 123:
+            if (count + 1) * _WIDTH > len(found):
+                larger = np.empty(2 * len(found), np.int32)
+                for i in range(count * _WIDTH):
+                    larger[i] = found[i]
+                found = larger
+            at = _link(data, at + 1, found, count * _WIDTH)
+            if at < 0:
+                return _GIVE_UP, found
+            count += found[count * _WIDTH] >= 0
+        else:
+            at = _skip(data, at, 0)
+        at = _space(data, _after(data, at))
+    return count if at < len(data) else _GIVE_UP, found

@@ -1,0 +1,246 @@
+"""A file's bytes as stored: plain, in gzip members or in zstd frames, unpacked piece by piece.
+
+Common Crawl packs each record in a member of its own, so that it can be read from its offset; others
+pack a whole file in one. A damaged member costs what it holds: reading goes on at the next place
+where a member starts that unpacks to the start of a record. Nothing is unpacked further than asked
+for, so a bomb costs time, never memory.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any, BinaryIO
+
+from isal import isal_zlib
+
+from pipeline.tally import Tally
+from wit.errors import UserError
+
+BLOCK = 2**20  # bytes read at once
+CHUNK = 2**20  # bytes unpacked before they are handed on
+RESCAN = 64 * 2**20  # bytes of damaged members that are searched for another member's start
+
+GZIP, ZSTD, LZ4 = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
+ZSTD_SKIP = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
+DICTIONARY = b"\x5d\x2a\x4d\x18"  # a skippable frame with the dictionary of a .warc.zst
+RECORD_START = re.compile(rb"\s*(?:WARC/[01]\.|[a-z][a-z0-9+.-]*:[^\n]* [0-9]{12,14} [^\n]* -?[0-9]+\r?\n)")
+
+Progress = Callable[[int], None]
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Unpacked bytes that follow each other.
+
+    Attributes:
+        offset: in the file as stored: of the member, of the first byte in plain files.
+        data: the bytes; None where a member is damaged and what it had begun is void.
+        first: whether they are the first of their member.
+        plain: whether the file is not packed.
+    """
+
+    offset: int
+    data: bytes | None
+    first: bool = False
+    plain: bool = False
+
+
+class Stored:
+    """A file read in blocks, of which any part can be looked at again."""
+
+    def __init__(self, file: BinaryIO, progress: Progress) -> None:
+        self._file = file
+        self._progress = progress
+        self.block = b""
+        self.start = 0  # of the block, in the file
+        self.at = 0  # in the block
+
+    @property
+    def offset(self) -> int:
+        """Where the next byte stands in the file."""
+        return self.start + self.at
+
+    def more(self) -> bool:
+        """Makes sure there is a byte at `at`; False at the file's end."""
+        while self.at >= len(self.block):
+            self.start, self.at = self.start + len(self.block), self.at - len(self.block)
+            self.block = self._file.read(BLOCK)
+            if not self.block:
+                self.at = 0
+                return False
+            self._progress(self.start + len(self.block))
+        return True
+
+    def peek(self, n: int) -> bytes:
+        """The next n bytes, fewer at the file's end."""
+        while len(self.block) - self.at < n:
+            more = self._file.read(BLOCK)
+            if not more:
+                break
+            self.block = self.block[self.at :] + more
+            self.start, self.at = self.start + self.at, 0
+        return self.block[self.at : self.at + n]
+
+    def go_to(self, offset: int) -> None:
+        """Goes to a place that was passed."""
+        if offset >= self.start:
+            self.at = offset - self.start
+            return
+        self._file.seek(offset)
+        self.block, self.start, self.at = b"", offset, 0
+
+    def find(self, magic: bytes) -> bool:
+        """Goes to the next place where `magic` stands; False if there is none."""
+        while True:
+            found = self.block.find(magic, self.at)
+            if found >= 0:
+                self.at = found
+                return True
+            self.at = max(self.at, len(self.block) - len(magic) + 1)
+            tail = self.block[self.at :]
+            if len(self.peek(len(tail) + 1)) <= len(tail):
+                self.at = len(self.block)
+                return False
+
+
+def read_pieces(file: BinaryIO, name: str, tally: Tally, progress: Progress) -> Iterator[Piece]:
+    """Yields the file's pieces in order; counts damage with its offset.
+
+    Raises:
+        UserError: if the file is empty or packed with LZ4.
+    """
+    stored = Stored(file, progress)
+    magic = stored.peek(4)
+    if not magic:
+        raise UserError(f"{name}: is empty; download or write it again")
+    if magic == LZ4:
+        raise UserError(
+            f"{name}: LZ4 is not read; repack it: lz4 -dc FILE | zstd > FILE.zst (or gzip)"
+        )
+    if magic.startswith(GZIP):
+        return _read_members(stored, tally, GZIP, _gzip, 16 * 1024)
+    if magic == ZSTD or ZSTD_SKIP.match(magic):
+        return _read_members(stored, tally, ZSTD, _zstd(stored, name), 1024)
+    return _read_plain(stored)
+
+
+def _read_plain(stored: Stored) -> Iterator[Piece]:
+    while stored.more():
+        yield Piece(stored.start, stored.block, plain=True)
+        stored.at = len(stored.block)
+
+
+def _gzip() -> Any:
+    return isal_zlib.decompressobj(31)
+
+
+def _zstd(stored: Stored, name: str) -> Callable[[], Any]:
+    """Makes the decompressor of a .warc.zst, with its dictionary if it starts with one."""
+    import zstandard
+
+    dictionary = None
+    if stored.peek(4) == DICTIONARY:
+        size = int.from_bytes(stored.peek(8)[4:], "little")
+        content = stored.peek(8 + min(size, RESCAN))[8:]
+        if content.startswith(ZSTD):
+            try:
+                content = zstandard.ZstdDecompressor().decompress(content, max_output_size=RESCAN)
+            except zstandard.ZstdError as error:
+                raise UserError(f"{name}: its zstd dictionary is damaged ({error}); get it again") from error
+        dictionary = zstandard.ZstdCompressionDict(content)
+    packer = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=2**27)
+    return packer.decompressobj
+
+
+def _read_members(
+    stored: Stored, tally: Tally, magic: bytes, new: Callable[[], Any], step: int
+) -> Iterator[Piece]:
+    """Yields the pieces of gzip members or zstd frames.
+
+    Args:
+        stored: at the first of them.
+        tally: counts damage.
+        magic: with which they start.
+        new: makes a decompressor.
+        step: bytes given to it at once; at most 32 MiB come of them.
+    """
+    rescanned = 0
+    while stored.more():
+        start = stored.offset
+        if not stored.peek(len(magic)).startswith(magic):
+            if magic is ZSTD and ZSTD_SKIP.match(stored.peek(4)):
+                stored.at += 8 + int.from_bytes(stored.peek(8)[4:], "little")
+                continue
+            if not _skip_zeros(stored):
+                continue
+            if not stored.peek(len(magic)).startswith(magic):
+                tally.fault(start, "junk")
+                if not _find_member(stored, magic, new, step):
+                    return
+            continue
+        fault = None
+        first = True
+        unpack = new()
+        held: list[bytes] = []
+        size = 0
+        while not unpack.eof:
+            if not stored.more():
+                fault = "cut_compression"
+                break
+            piece = stored.block[stored.at : stored.at + step]
+            try:
+                data = unpack.decompress(piece)
+            except Exception as error:
+                if not _is_damage(error):
+                    raise
+                fault = "bad_compression"
+                break
+            stored.at += len(piece)
+            held.append(data)
+            size += len(data)
+            if size >= CHUNK:
+                yield Piece(start, b"".join(held), first)
+                held, size, first = [], 0, False
+        if fault is None:
+            stored.at -= len(unpack.unused_data)
+            if size or first:
+                yield Piece(start, held[0] if len(held) == 1 else b"".join(held), first)
+            continue
+        tally.fault(start, fault)
+        if fault == "cut_compression":
+            yield Piece(start, b"".join(held), first)
+            return
+        yield Piece(start, None)
+        broke = stored.offset
+        rescanned += broke - start
+        stored.go_to(start + 1 if rescanned < RESCAN else max(broke, start + 1))
+        if not _find_member(stored, magic, new, step):
+            return
+
+
+def _is_damage(error: Exception) -> bool:
+    return isinstance(error, isal_zlib.error) or type(error).__module__.startswith("zstandard")
+
+
+def _skip_zeros(stored: Stored) -> bool:
+    """Passes the zeros that may pad a file; False if nothing but zeros is left in the block."""
+    rest = stored.block[stored.at :]
+    stored.at += len(rest) - len(rest.lstrip(b"\0"))
+    return stored.at < len(stored.block)
+
+
+def _find_member(stored: Stored, magic: bytes, new: Callable[[], Any], step: int) -> bool:
+    """Goes to the next member that unpacks to the start of a record; False if there is none."""
+    while stored.find(magic):
+        try:
+            data = new().decompress(stored.peek(step))
+        except Exception as error:
+            if not _is_damage(error):
+                raise
+            data = b""
+        if RECORD_START.match(data):
+            return True
+        stored.at += 1
+    return False
