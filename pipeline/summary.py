@@ -29,7 +29,7 @@ SHOWN_QUERIES = 1000
 SHOWN_HOSTS = 50
 EXAMPLES = 3
 SAMPLE_SHARDS = 50  # of at most 10,000 rows each
-GALLERY_QUERIES, GALLERY_PAIRS = 12, 5
+GALLERY_QUERIES, GALLERY_PAIRS = 10, 6
 PASSED = "extracted"  # the reason under which sources count the rows that they hand out
 LATER = {  # what becomes of candidates after matching, beside the outcomes of a fetch
     "duplicate_pair": "The same URL with the same text was found before.",

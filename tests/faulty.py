@@ -211,3 +211,12 @@ ENDING = (
     "/many-headers",
     "/long-header",
 )
+
+
+def fetch_one(settings, url: str, origin: str, results) -> None:
+    """Put the outcomes of a run of one URL into a queue: for a process of its own."""
+    from pipeline.fetch import Fetcher, HostRule, HostRules
+
+    with Fetcher(settings) as fetcher:
+        hosts = HostRules({origin: HostRule("allow_all")})
+        results.put([result.outcome for result in fetcher.run([url], hosts)])

@@ -128,7 +128,7 @@ def _compositions() -> tuple[set[int], set[int]]:
 
 @functools.cache
 def fold_table() -> FoldTable:
-    """The table, built from Python's own Unicode data (about a quarter of a second), once."""
+    """The table, built from Python's own Unicode data once a process (0.3 to 0.5 s)."""
     firsts, laters = _compositions()
     chars = "".join(map(chr, range(0xD800))) + "\0" * 0x800
     chars += "".join(map(chr, range(0xE000, TABLE_SIZE)))  # surrogates are in no text

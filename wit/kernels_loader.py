@@ -42,7 +42,8 @@ def load(module: str, *constants: str) -> dict[str, Callable[..., int]]:
     paths = [Path(importlib.util.find_spec(name).origin) for name in (module, *constants)]
     path = paths[0]
     name = f"{path.stem}.{_key(paths)}.kernels"
-    folders = [path.parent / "__pycache__", Path.home() / ".cache" / "webimagetext"]
+    home = Path(os.path.expanduser("~"))
+    folders = [path.parent / "__pycache__", home / ".cache" / "webimagetext"]
     for folder in folders:
         kernels = _read(folder / name)
         if kernels is not None:

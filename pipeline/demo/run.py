@@ -16,7 +16,7 @@ from wit.console import duration
 CAP = 40  # pairs a query, so that the commonest words of the demo's captions go over it
 HELP = """Harvest a small web that comes with the program.
 
-Sixteen host names with some forty pages and 298 photographs of clothes, served on 127.0.0.1 with
+Fifteen host names with 54 pages and 298 photographs of clothes, served on 127.0.0.1 with
 the trouble of the real web: slow and broken answers, redirects, opt-outs, lazy loading, duplicates.
 The pages are harvested against a starter list of some 400,000 queries, at most 40 pairs a query.
 Other options of `wit harvest` may follow and are passed on.

@@ -68,6 +68,9 @@ class Rows:
         """Whether it is time for `take`."""
         return len(self.raw) >= BATCH_ROWS or self.bytes >= BATCH_BYTES
 
+    def __len__(self) -> int:
+        return len(self.raw)
+
     def add_page(
         self,
         links: list[tuple[str, str, str]],

@@ -13,7 +13,8 @@ ENCODE_FORMATS = {"jpg": (1, 100), "webp": (1, 100), "png": (0, 9)}  # the range
 class FetchPolicy(WebPolicy):
     """How pictures are fetched, decoded, resized and stored; names and meanings as img2dataset's.
 
-    `concurrency` is pictures in flight, from the request until the caller has taken the result.
+    `concurrency` is pictures in flight, from the request until the caller has taken the result,
+    over all shards that a Fetcher runs at the same time.
     `shard_seconds` bounds one `Fetcher.run`. `resize_mode`: `border` fits the longer side to
     `image_size` and pads to a square in white, `keep_ratio_largest` fits the longer side,
     `keep_ratio` the shorter, `center_crop` crops that to a square, `no` changes no size;

@@ -7,7 +7,7 @@ in the order of arrival, so hosts take turns.
 
 A picture holds one of the policy's `concurrency` places from its request until the caller has
 taken its result: this bounds memory and slows the requests down to what decoding and writing can
-take.
+take. Shards that run at the same time have equal parts of the places.
 """
 
 import asyncio
@@ -117,7 +117,7 @@ class Shard:
         self.hosts = hosts
         self.results: queue.SimpleQueue[Fetched | Exception | None] = queue.SimpleQueue()
         self._urls = urls
-        self._free = self.policy.concurrency
+        self._held = 0  # places taken
         self._open = set(range(len(urls)))
         self._queues: dict[str, deque[_Job]] = {}
         self._turns: list[tuple[float, int, str]] = []
@@ -134,7 +134,7 @@ class Shard:
 
     def taken(self) -> None:
         """The caller has taken a result: its place is free."""
-        self._free += 1
+        self._held -= 1
         self._wake.set()
 
     def stop(self) -> None:
@@ -198,16 +198,19 @@ class Shard:
         """Start what may start; returns the time at which something more may."""
         while self._later and self._later[0][0] <= now:
             self._enqueue(heapq.heappop(self._later)[2], first=True)
-        while self._free > 0 and self._turns and self._turns[0][0] <= now:
+        while self._has_place() and self._turns and self._turns[0][0] <= now:
             _, _, host = heapq.heappop(self._turns)
             self._waiting_turn.discard(host)
             if not self.office.rates.is_full(host) and self.office.rates.free_at(host) <= now:
                 self._start(host, now)
             self.offer(host)
         moments = [self._later[0][0]] if self._later else []
-        if self._turns and self._free > 0:
+        if self._turns and self._has_place():
             moments.append(self._turns[0][0])
         return min(moments, default=float("inf"))
+
+    def _has_place(self) -> bool:
+        return self._held < max(1, self.policy.concurrency // len(self.office.shards))
 
     def _start(self, host: str, now: float) -> None:
         """Begin the first request of a host's queue, unless its rules are against it."""
@@ -229,7 +232,7 @@ class Shard:
             return
         self.office.rates.book(host, now, rule.crawl_delay, rule.share)
         self.office.rates.start(host)
-        self._free -= 1
+        self._held += 1
         self._keep(self._work(job))
 
     def _rule(self, target: Target) -> HostRule | None:
@@ -250,7 +253,7 @@ class Shard:
 
     def _is_stuck(self) -> bool:
         """Whether only time can bring something to do: no request, host or caller is awaited."""
-        awaited = self._tasks or self._unruled or self._free <= 0
+        awaited = self._tasks or self._unruled or not self._has_place()
         return not awaited and not any(map(self.office.rates.is_full, self._queues))
 
     def _keep(self, coroutine: Coroutine[None, None, None]) -> None:
@@ -308,14 +311,14 @@ class Shard:
             self._end(job, "too_many_redirects", f"more than {self.policy.max_redirects}")
         else:
             job.visited, job.target = visited, location
-            self._free += 1
+            self._held -= 1
             self._enqueue(job, first=True)
 
     def _retry(self, job: _Job, answer: Answer, now: float) -> None:
         delay = retry_delay(self.policy.seed, job.target.url, job.attempt)
         job.attempt += 1
         job.spent = 0.0
-        self._free += 1
+        self._held -= 1
         moment = now + max(delay, answer.retry_after or 0.0)
         heapq.heappush(self._later, (moment, next(self._order), job))
 
@@ -352,5 +355,5 @@ class Shard:
         """Hand out a result; one without a place takes it until the caller has it."""
         self._open.discard(fetched.index)
         if not holds_place:
-            self._free -= 1
+            self._held += 1
         self.results.put(fetched)

@@ -39,12 +39,14 @@ class Piece:
         data: the bytes; None where a member is damaged and what it had begun is void.
         first: whether they are the first of their member.
         plain: whether the file is not packed.
+        cut: whether the file ends within the member.
     """
 
     offset: int
     data: bytes | None
     first: bool = False
     plain: bool = False
+    cut: bool = False
 
 
 class Stored:
@@ -210,7 +212,7 @@ def _read_members(
             continue
         tally.fault(start, fault)
         if fault == "cut_compression":
-            yield Piece(start, b"".join(held), first)
+            yield Piece(start, b"".join(held), first, cut=True)
             return
         yield Piece(start, None)
         broke = stored.offset

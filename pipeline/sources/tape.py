@@ -10,7 +10,8 @@ from pipeline.sources.members import Piece
 class Tape:
     """The bytes `data[at:]` are next; `fill` adds to them, passing forgets what is before.
 
-    A damaged member ends the window: nothing is added until `pass_void`.
+    A damaged member ends the window: nothing is added until `pass_void`. `cut` is set once the window
+    has reached the end of a file that ends within a member.
     """
 
     def __init__(self, pieces: Iterator[Piece]) -> None:
@@ -19,6 +20,7 @@ class Tape:
         self._marks: list[tuple[int, Piece]] = []  # where in data each piece starts
         self.data = b""
         self.at = 0
+        self.cut = False
 
     @property
     def left(self) -> int:
@@ -68,6 +70,7 @@ class Tape:
             self._marks.append((size, self._next))
             parts.append(self._next.data)
             size += len(self._next.data)
+            self.cut = self._next.cut
             self._next = next(self._pieces, None)
         self.data = parts[0] if len(parts) == 1 else b"".join(parts)
         self.at = 0

@@ -19,7 +19,7 @@ from PIL import Image
 
 from pipeline.fetch import Fetched, Fetcher, FetchPolicy, HostRule, HostRules, pool
 from pipeline.fetch.pool import DecoderPool
-from tests.faulty import FIXED, JPEG, FaultyServer, answer, picture
+from tests.faulty import FIXED, JPEG, FaultyServer, answer, fetch_one, picture
 from wit.errors import UserError
 from wit.outcomes import OUTCOMES
 from wit.web.client import Client
@@ -300,6 +300,18 @@ def test_requests_wait_for_a_caller_who_does_not_take_results(server):
         assert Counter(result.outcome for result in results) == {"success": 59}
 
 
+def test_shards_at_the_same_time_share_the_places(server):
+    wanted = urls(server, *["/ok.jpg"] * 60)
+    with Fetcher(policy(server, concurrency=8)) as fetcher:
+        runs = [fetcher.run(wanted, rules(server)) for _ in range(2)]
+        for results in runs:
+            next(results)
+        time.sleep(0.5)
+        assert len(server.log) <= 8 + 4 + 2
+        for results in runs:
+            results.close()
+
+
 def test_heavy_bodies_take_turns(server, monkeypatch):
     monkeypatch.setattr("wit.web.client.HEAVY_AT_ONCE", 1)
     monkeypatch.setattr("wit.web.client.LIGHT", 1000)
@@ -401,18 +413,12 @@ def test_no_decoder_outlives_its_parent_or_its_fetcher(server):
     assert not any(map(is_running, orphans))
 
 
-def _fetch_one(settings: FetchPolicy, url: str, origin: str, results) -> None:
-    with Fetcher(settings) as fetcher:
-        hosts = HostRules({origin: HostRule("allow_all")})
-        results.put([result.outcome for result in fetcher.run([url], hosts)])
-
-
 def test_it_works_inside_a_daemonic_process_as_workers_of_a_cluster_are(server):
     context = multiprocessing.get_context("spawn")
     results = context.Queue()
     origin = f"http://a.test:{server.port}"
     task = (policy(server), f"{origin}/ok.jpg", origin, results)
-    process = context.Process(target=_fetch_one, args=task, daemon=True)
+    process = context.Process(target=fetch_one, args=task, daemon=True)
     process.start()
     assert results.get(timeout=20) == ["success"]
     process.join(10)

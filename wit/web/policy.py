@@ -14,8 +14,8 @@ class WebPolicy:
 
     `user_agent` must carry a contact (a URL or a mail address). `host_rate` is requests a second
     to one host over all lanes; 0 is no limit and only right for one's own servers.
-    `allow_addresses` (IP:PORT) and `resolve` (host name -> IP or IP:PORT) are the exact exceptions to the
-    rule that only global addresses are asked. `ca_file` adds trusted certificates (PEM).
+    `allow_addresses` (IP:PORT) and `resolve` (host name -> IP or IP:PORT) are the exact exceptions
+    to the rule that only global addresses are asked. `ca_file` adds trusted certificates (PEM).
     """
 
     user_agent: str

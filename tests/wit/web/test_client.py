@@ -189,6 +189,14 @@ def test_only_the_exact_address_and_port_are_excepted(server):
         assert answer.outcome == "forbidden_address"
 
 
+def test_a_name_can_stand_for_an_address_and_port_that_must_be_allowed(server):
+    moved = {"resolve": {"shop.test": server.address}}
+    (answer,) = ask(policy(server, **moved), "http://shop.test/ok.jpg")
+    assert answer.outcome == "success"
+    (answer,) = ask(policy(server, allow_addresses=(), **moved), "http://shop.test/ok.jpg")
+    assert answer.outcome == "forbidden_address"
+
+
 def test_names_are_looked_up_once_while_the_answer_is_fresh(server):
     asked = []
 

@@ -222,15 +222,23 @@ def test_exceptions_are_exact():
     for address, port in (("127.0.0.1", 8081), ("127.0.0.2", 8080), ("::1", 8080)):
         with pytest.raises(Refused):
             guard.check(address, port)
-    assert guard.names == {"demo.test": "127.0.0.1"}
+    assert guard.names == {"demo.test": ("127.0.0.1", None)}
 
 
 @pytest.mark.parametrize("option", ["127.0.0.1", "localhost:80", "127.0.0.1:0", "10.0.0.0/8:80"])
 def test_an_exception_that_cannot_be_read_is_named(option):
     with pytest.raises(UserError, match=re.escape(option.partition("/")[0])):
         Guard([option])
-    with pytest.raises(UserError, match="not an IP address"):
-        Guard(resolve={"a.test": "b.test"})
+
+
+def test_a_name_resolves_to_an_address_and_perhaps_a_port():
+    places = ["127.0.0.1", "127.0.0.1:81", "::1", "[::1]", "[::1]:81"]
+    guard = Guard(resolve={f"h{number}.test": place for number, place in enumerate(places)})
+    addresses = [("127.0.0.1", None), ("127.0.0.1", 81), ("::1", None), ("::1", None), ("::1", 81)]
+    assert list(guard.names.values()) == addresses
+    for place in ("b.test", "127.0.0.1:0", "127.0.0.1:x", ""):
+        with pytest.raises(UserError, match=r"h\.test"):
+            Guard(resolve={"h.test": place})
 
 
 # --- reading URLs -----------------------------------------------------------------------------
