@@ -228,7 +228,8 @@ def thresholds(entries: np.ndarray, counts: np.ndarray, cap: int, first: int) ->
     """
     found = np.zeros(len(counts), THRESHOLD)
     columns = [np.zeros(len(counts), np.uint64) for _ in range(3)]
-    flags = [np.zeros(len(counts), np.uint8) for _ in range(2)]
+    nothing_found = (counts > 0).astype(np.uint8)  # until an entry of the query is seen
+    flags = [np.zeros(len(counts), np.uint8), nothing_found]
     query, at, url, text, status = (np.ascontiguousarray(entries[name]) for name in ENTRY.names)
     order = counting_order(query - np.int32(first), len(counts))
     _thresholds(

@@ -35,7 +35,7 @@ def index_candidates(run: Run) -> None:
 @functools.lru_cache(maxsize=1)
 def load_index(out: str) -> np.ndarray:
     """Returns int64 [sources, 2], rows and key files; once a process."""
-    return read_array(f"{out}/candidates/index.npy")
+    return read_array(storage.join(out, "candidates", "index.npy"))
 
 
 def bucket_count(run: Run) -> int:
@@ -79,18 +79,19 @@ def count(run: Run, group: int, progress: Callable[[int, int], None]) -> None:
     """
     queries = run.config.queries["queries"]
     counts = np.zeros((2, queries), np.int64)
-    buckets = bucket_count(run)
-    for source in run.groups[group]:
-        verdict = np.zeros(load_index(run.out)[source, 0], np.uint8)
-        for bucket in range(buckets):
-            path = run.path("unique", f"{bucket:04d}.losers")
-            losers = blocks.read(path, source, source + 1)
+    sources = run.groups[group]
+    verdicts = [np.zeros(rows, np.uint8) for rows in load_index(run.out)[sources, 0]]
+    for bucket in range(bucket_count(run)):
+        path = run.path("unique", f"{bucket:04d}.losers")
+        each = blocks.read_each(path, sources.start, sources.stop)
+        for verdict, losers in zip(verdicts, each, strict=True):
             verdict[losers["row"]] = losers["reason"]
+    for source, verdict in zip(sources, verdicts, strict=True):
         storage.write_bytes(run.verdicts(source), verdict.tobytes())
         for pairs, _ in read_pairs(run, source):
             counts[0] += balance.count_queries(pairs, np.ones(len(pairs.verdict), bool), queries)
             counts[1] += balance.count_queries(pairs, pairs.verdict == 0, queries)
-        progress(source - run.groups[group].start + 1, len(run.groups[group]))
+        progress(source - sources.start + 1, len(sources))
     write_array(run.path("counts", f"{group:04d}.npy"), counts)
 
 
@@ -145,7 +146,7 @@ def read_array(path: str) -> np.ndarray:
 @functools.lru_cache(maxsize=1)
 def load_counts(out: str) -> np.ndarray:
     """Returns int64 [2, queries], matched and unique, of all sources; once a process."""
-    return read_array(f"{out}/counts/total.npy")
+    return read_array(storage.join(out, "counts", "total.npy"))
 
 
 def sum_counts(run: Run) -> None:
@@ -200,4 +201,4 @@ def solve_target(run: Run) -> None:
 @functools.lru_cache(maxsize=1)
 def load_cap(out: str) -> int:
     """Returns t."""
-    return storage.read_json(f"{out}/target.json")["per_query"]
+    return storage.read_json(storage.join(out, "target.json"))["per_query"]

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import socket
+import threading
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from pipeline.stages import Progress, Reach
 
 SHARDS = "shards"
+_MAKING = threading.Lock()  # lanes start at the same time, and a cache alone lets each make one
 
 
 def policy_of(run: Run, reach: Reach) -> FetchPolicy:
@@ -35,9 +37,14 @@ def policy_of(run: Run, reach: Reach) -> FetchPolicy:
     return FetchPolicy.from_json({**run.config.fetch, **json.loads(reach.fetch)})
 
 
-@functools.lru_cache(maxsize=1)
 def shared_fetcher(out: str, reach: Reach) -> Fetcher:
     """Returns the process's fetcher, which its lanes share and keep from wave to wave."""
+    with _MAKING:
+        return _make_fetcher(out, reach)
+
+
+@functools.lru_cache(maxsize=1)
+def _make_fetcher(out: str, reach: Reach) -> Fetcher:
     from pipeline.fetch.fetcher import Fetcher
 
     return Fetcher(policy_of(load_run(out), reach))

@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline.balance import FAILED
+from pipeline.balance import FAILED, counting_order
 from pipeline.run import Run
 from pipeline.waves import hostnames, read_slots
 from wit import blocks, storage
@@ -139,11 +139,11 @@ def gather_lane(run: Run, wave: int, lane: int) -> tuple[pa.Table, pa.Table]:
 
 def presets(table: pa.Table, hosts: pa.Table, allowed: Allowed) -> pa.Array:
     """Returns string [n]: the outcome of rows that are not to be fetched, null for the others."""
-    row = pc.index_in(table["host"], hosts["host"]).to_numpy()
+    host_of = pc.index_in(table["host"], hosts["host"]).to_numpy()
     robots = hosts["robots"].to_pylist()
     preset = np.full(len(table), None, object)
-    for host, decision in enumerate(robots):
-        rows = np.flatnonzero(row == host) if decision != "allow_all" else []
+    for host, rows in enumerate(rows_of(host_of, len(hosts))):
+        decision = robots[host]
         if decision == "disallow_all":
             preset[rows] = "robots_disallowed"
         elif decision == "unreachable":
@@ -153,6 +153,12 @@ def presets(table: pa.Table, hosts: pa.Table, allowed: Allowed) -> pa.Array:
             may = np.array(allowed(hosts["rules"][host].as_py(), urls), bool)
             preset[rows[~may]] = "robots_disallowed"
     return pa.array(preset, pa.string())
+
+
+def rows_of(code: np.ndarray, values: int) -> list[np.ndarray]:
+    """Returns for each of `values` codes the rows, int64, of code [n] that have it, ascending."""
+    ends = np.cumsum(np.bincount(code, minlength=values))
+    return np.split(counting_order(code, values), ends[:-1]) if values else []
 
 
 def host_budgets(run: Run, hosts: pa.Table) -> dict[str, float]:
@@ -174,11 +180,11 @@ def within_budget(table: pa.Table, hosts: pa.Table, budgets: dict[str, float]) -
     if not budgets or min(budgets.values()) >= len(table):
         return kept
     names = hostnames(table["host"]).combine_chunks().dictionary_encode()
-    code, asked = names.indices.to_numpy(), pc.is_null(table["preset"]).to_numpy()
-    for i, name in enumerate(names.dictionary.to_pylist()):
-        rows = np.flatnonzero((code == i) & asked)
+    asked = np.flatnonzero(pc.is_null(table["preset"]).to_numpy())
+    by_name = rows_of(names.indices.to_numpy()[asked], len(names.dictionary))
+    for name, rows in zip(names.dictionary.to_pylist(), by_name, strict=True):
         if len(rows) > budgets[name]:
-            kept[rows[int(budgets[name]) :]] = False
+            kept[asked[rows[int(budgets[name]) :]]] = False
     return kept
 
 

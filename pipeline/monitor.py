@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
 import re
 import signal
+import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import TextIO
 
 from pipeline.progress import StageState, read_stage
 from pipeline.run import Run
@@ -40,7 +44,7 @@ def watch(run: Run, session: str, execute: Callable[[], None]) -> None:
     thread = threading.Thread(target=guarded, name="pipeline", daemon=True)
     thread.start()
     pause = PAUSE if storage.is_local(run.out) else REMOTE_PAUSE
-    with Screen() as screen:
+    with muted(run, session) as out, Screen(out) as screen:
         board = Board(run, session, screen)
         while thread.is_alive():
             thread.join(pause)
@@ -48,6 +52,24 @@ def watch(run: Run, session: str, execute: Callable[[], None]) -> None:
         board.look()
     if failure:
         raise explained(failure[0])
+
+
+@contextlib.contextmanager
+def muted(run: Run, session: str) -> Iterator[TextIO]:
+    """Gives standard error for our own lines; what workers and libraries write goes to a log."""
+    sys.stderr.flush()
+    ours = os.dup(2)
+    name = os.devnull
+    if storage.is_local(run.out):
+        name = storage.local_path(run.path("progress", f"{session}.log"))
+        storage.make_folder(run.path("progress"))
+    with open(name, "wb") as log, os.fdopen(ours, "w") as out:
+        os.dup2(log.fileno(), 2)
+        try:
+            yield out
+        finally:
+            out.flush()
+            os.dup2(ours, 2)
 
 
 def explained(error: BaseException) -> BaseException:

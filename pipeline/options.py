@@ -15,6 +15,7 @@ from wit import __version__
 from wit.errors import UserError
 
 LOCAL_RUNNER = "FnApiRunner"
+MOST_WAVES = 100
 REFUSED_RUNNERS = {
     "DirectRunner": "it is a different engine on each machine",
     "DaskRunner": "it loses data silently",
@@ -137,9 +138,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _positive(text: str) -> int:
-    value = int(text.replace("_", ""))
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text} is below 1")
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+    if not 1 <= value <= 10**15:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 10**15")
     return value
 
 
@@ -163,6 +167,16 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         )
     if options.shard_size > 10_000:
         raise UserError(f"--shard-size {options.shard_size}: a shard has at most 10000 samples")
+    if options.min_text > options.max_text:
+        raise UserError(
+            f"--min-text {options.min_text} is above --max-text {options.max_text}: no text is left"
+        )
+    if not 0 <= options.seed < 2**64:
+        raise UserError(f"--seed {options.seed}: a number from 0 to 2**64 - 1 is expected")
+    if options.waves > MOST_WAVES:
+        raise UserError(f"--waves {options.waves}: at most {MOST_WAVES}")
+    if not options.wave_hours > 0:
+        raise UserError(f"--wave-hours {options.wave_hours} is not above 0")
     if not options.user_agent and not options.contact:
         raise UserError(
             "--contact is needed: a URL or a mail address where the owner of a host can reach you"
@@ -171,9 +185,15 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
 
 
 def make_config(options: argparse.Namespace) -> tuple[Config, pa.Table]:
-    """Returns what decides the result, and the query list."""
-    from pipeline import sources
+    """Returns what decides the result, and the query list.
 
+    Raises:
+        UserError: for inputs or a list that cannot be read, or settings that fetching would refuse.
+    """
+    from pipeline import sources
+    from pipeline.fetch.policy import FetchPolicy
+
+    FetchPolicy.from_json({**fetch_settings(options), **json.loads(reach_settings(options))})
     table, _ = read_list(options.queries, options.match)
     found = sources.expand(
         options.inputs,

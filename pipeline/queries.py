@@ -42,18 +42,20 @@ def read_list(path: str, match: str) -> tuple[pa.Table, dict[str, int]]:
             raise UserError(f"{path}: no column 'query'; it has {', '.join(table.column_names)}")
     else:
         table = pa.table({"query": _read_text(path)})
-    queries = table["query"].combine_chunks().cast(pa.string())
+    unmatchable = table["query"].null_count
+    table = table.filter(pc.is_valid(table["query"]))
+    queries = _cast(path, table, "query", pa.string()).combine_chunks()
     if match == "default":
         queries = text.normalise(queries)
     first = pc.index_in(queries, pc.unique(queries))
-    seen, keep = np.unique(first.to_numpy(zero_copy_only=False), return_index=True)
+    _, keep = np.unique(first.to_numpy(zero_copy_only=False), return_index=True)
     keep = np.sort(keep)
+    repeated = len(table) - len(keep)
     if match == "default":
         empty = pc.equal(queries, "").to_numpy(zero_copy_only=False)
         keep = keep[~empty[keep]]
-        unmatchable = int(empty.sum())
-    else:
-        unmatchable = 0
+        unmatchable += int(empty.sum())
+        repeated -= max(0, int(empty.sum()) - 1)
     if len(keep) == 0:
         raise UserError(f"{path}: no query in it that could match a text")
     queries = queries.take(pa.array(keep))
@@ -67,11 +69,20 @@ def read_list(path: str, match: str) -> tuple[pa.Table, dict[str, int]]:
         elif field.name == "query_hash":
             columns.append(pa.array(hash64(queries)))
         elif field.name in kept.column_names:
-            columns.append(kept[field.name].cast(field.type))
+            columns.append(_cast(path, kept, field.name, field.type))
         else:
             columns.append(pa.nulls(len(keep), field.type))
-    left_out = {"unmatchable": unmatchable, "repeated": len(table) - len(seen)}
+    left_out = {"unmatchable": unmatchable, "repeated": repeated}
     return pa.table(columns, schema=QUERIES), left_out
+
+
+def _cast(path: str, table: pa.Table, name: str, to: pa.DataType) -> pa.ChunkedArray:
+    try:
+        return table[name].cast(to)
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise UserError(
+            f"{path}: column {name!r} holds {table[name].type}, not {to}; correct it or drop it"
+        ) from error
 
 
 def _read_text(path: str) -> pa.Array:
@@ -86,7 +97,10 @@ def _read_text(path: str) -> pa.Array:
             raise UserError(f"{path}: not JSON ({error})") from error
         if not isinstance(entries, list) or not all(isinstance(e, str) for e in entries):
             raise UserError(f"{path}: a JSON list of strings was expected")
-        return pa.array(entries, pa.string())
+        try:
+            return pa.array(entries, pa.string())
+        except UnicodeEncodeError as error:
+            raise UserError(f"{path}: half a surrogate pair in {error.object!a}") from error
     return pa.array([line for line in content.splitlines() if line.strip()], pa.string())
 
 

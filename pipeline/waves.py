@@ -193,7 +193,7 @@ def join_thresholds(run: Run, wave: int) -> None:
 @functools.lru_cache(maxsize=4)
 def load_thresholds(out: str, wave: int) -> np.ndarray:
     """Returns THRESHOLD [queries] of a wave."""
-    return read_array(f"{out}/balance/{wave:02d}/thresholds.npy")
+    return read_array(storage.join(out, "balance", f"{wave:02d}", "thresholds.npy"))
 
 
 # --- select: a task is a group of sources -----------------------------------------------------

@@ -151,7 +151,7 @@ class FaultyServer:
                     self.running[host] -= 1
                 if headers.get("connection") == "close" or path in ENDING:
                     return
-        except (asyncio.IncompleteReadError, ConnectionError):
+        except (asyncio.IncompleteReadError, asyncio.CancelledError, ConnectionError):
             pass
         finally:
             writer.close()

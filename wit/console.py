@@ -6,6 +6,7 @@ import shutil
 import sys
 import time
 from types import TracebackType
+from typing import TextIO
 
 QUIET_SECONDS = 15.0  # between two lines of progress where the output is no terminal
 
@@ -31,8 +32,8 @@ def rate_of(per_second: float, unit: str) -> str:
 class Screen:
     """Writes to standard error, so that standard output stays free for results."""
 
-    def __init__(self) -> None:
-        self.out = sys.stderr
+    def __init__(self, out: TextIO | None = None) -> None:
+        self.out = out or sys.stderr
         self.live = self.out.isatty()
         self.shown = ""
         self.due = 0.0

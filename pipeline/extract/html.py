@@ -20,7 +20,7 @@ import html
 import re
 from dataclasses import dataclass, field
 
-from pipeline.extract import tokens, urls
+from pipeline.extract import tokens
 from pipeline.extract.rows import Rows, distinct_texts
 from pipeline.tally import Tally
 
@@ -87,8 +87,8 @@ def extract(page: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) -
     if not images:
         return
     tally.see("images", len(images))
-    found: list[tuple[str, str, str]] = []
-    noscript: list[int] = []
+    links: list[tuple[str, str, str]] = []
+    noscript: list[bool] = []
     without = extra = 0
     for image in images:
         texts = distinct_texts(
@@ -99,11 +99,10 @@ def extract(page: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) -
             without += 1
             continue
         raw, _ = choose_address(image)
-        if image.noscript:
-            noscript += range(len(found), len(found) + len(texts))
-        found += [(raw, text, attribute) for attribute, text in texts]
+        links += [(raw, text, attribute) for attribute, text in texts]
+        noscript += [image.noscript] * len(texts)
         extra += len(texts) - 1
-    rows.add_page(found, urls.make_base(page_url, base_href), page_url, offset, noscript)
+    rows.add_page(links, noscript, page_url, base_href, offset)
     tally.add("no_text", without)
     tally.see("extra_texts", extra)
 

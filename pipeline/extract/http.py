@@ -12,7 +12,6 @@ from typing import Any
 
 import brotli
 import zstandard
-from isal import isal_zlib
 
 LARGEST_HEAD = 2**20
 LARGEST_PAGE = 64 * 2**20  # bytes, unpacked
@@ -91,7 +90,7 @@ def _join_chunks(body: bytes) -> tuple[bytes, bool]:
 def _unpacker(coding: str, body: bytes) -> Any:
     """What undoes a coding, like zlib.decompressobj; None where the body does not have it."""
     if coding in ("gzip", "x-gzip") and body.startswith(b"\x1f\x8b"):
-        return isal_zlib.decompressobj(31)
+        return zlib.decompressobj(31)
     if coding == "deflate" and body and body[0] & 15 == 8 and int.from_bytes(body[:2]) % 31 == 0:
         return zlib.decompressobj(15)
     if coding == "deflate" and not _is_text(body):
@@ -138,7 +137,7 @@ def _unpack(unpacker: Any, body: bytes, cap: int) -> tuple[bytes, bool]:
     for start in range(0, len(body), STEP):
         try:
             parts.append(unpacker.decompress(body[start : start + STEP]))
-        except (zlib.error, isal_zlib.error, brotli.error, zstandard.ZstdError):
+        except (zlib.error, brotli.error, zstandard.ZstdError):
             return b"".join(parts), False
         size += len(parts[-1])
         if size > cap:

@@ -1,4 +1,4 @@
-"""Links gathered page by page, handed on as Arrow batches with normal URLs and counted outcomes."""
+"""Links of pages as Arrow batches: normal URLs, tidy texts, every link counted."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from pipeline.extract import urls
+from pipeline.extract.spans import replace_at
 from pipeline.tally import Tally
 from wit.pairs import LINKS
 
@@ -28,119 +29,138 @@ def tidy(text: str) -> str:
 def tidy_all(texts: pa.Array) -> pa.Array:
     """`tidy` of string [n]; nulls stay."""
     untidy = pc.match_substring_regex(texts, _UNTIDY).fill_null(False)
-    if not pc.any(untidy).as_py():
-        return texts
-    tidied = [tidy(text) for text in texts.filter(untidy).to_pylist()]
-    return pc.replace_with_mask(texts, untidy, pa.array(tidied, texts.type))
+    rows = np.flatnonzero(untidy.to_numpy(zero_copy_only=False))
+    return replace_at(texts, rows, [tidy(text) for text in texts.take(pa.array(rows)).to_pylist()])
 
 
-def distinct_texts(candidates: Iterable[tuple[str, object]]) -> list[tuple[str, str]]:
-    """The (attribute, tidied text) whose text is a string, not empty, and not seen before."""
+def distinct_texts(candidates: Iterable[tuple[str, str | None]]) -> list[tuple[str, str]]:
+    """The (attribute, tidied text) whose text is not empty and was not seen before."""
     found: dict[str, str] = {}
     for attribute, text in candidates:
-        if isinstance(text, str) and (tidied := tidy(text)):
+        if text and (tidied := tidy(text)):
             found.setdefault(tidied, attribute)
     return [(attribute, text) for text, attribute in found.items()]
 
 
-class Rows:
-    """Image links of whole pages, until there are enough of them for a batch.
+def finish(
+    raw: pa.Array,
+    texts: pa.Array,
+    attributes: pa.Array,
+    page: np.ndarray,
+    page_urls: Sequence[str],
+    base_hrefs: Sequence[str | None],
+    offsets: Sequence[int],
+    noscript: np.ndarray | None,
+    tally: Tally,
+) -> pa.RecordBatch:
+    """Returns the links that have a normal URL as LINKS, and counts all.
 
-    Every link that goes in comes out in a batch or is counted under its reason.
+    Args:
+        raw: string [n], addresses as written.
+        texts: string [n], tidy and not empty.
+        attributes: string [n].
+        page: int64 [n], ascending; of the p pages.
+        page_urls: [p].
+        base_hrefs: [p], of <base>; None where there is none.
+        offsets: [p], of the pages' records.
+        noscript: bool [n], which stand in <noscript>; None for none.
+        tally: counts every link.
     """
+    bases = urls.make_bases(page_urls, base_hrefs)
+    found, outcomes = urls.normalise(raw, page, bases)
+    keep = outcomes == urls.EXTRACTED
+    counts = np.bincount(outcomes, minlength=len(urls.OUTCOMES)).tolist()
+    for outcome, n in zip(urls.OUTCOMES[1:], counts[1:], strict=True):
+        tally.add(outcome, n)
+    if noscript is not None and noscript.any():
+        twins = _noscript_twins(page, found, texts, keep, noscript)
+        tally.add("noscript_twin", len(twins))
+        keep[twins] = False
+    at = pa.array(page)
+    record_offsets = pa.array(offsets, pa.int64()).take(at)
+    columns = [found, texts, pa.array(page_urls, pa.string()).take(at), attributes, record_offsets]
+    batch = pa.RecordBatch.from_arrays(columns, names=LINKS.names)
+    if not keep.all():
+        batch = batch.filter(pa.array(keep))
+    tally.add("extracted", len(batch))
+    return pa.RecordBatch.from_arrays(batch.columns, schema=LINKS)
+
+
+def _noscript_twins(
+    page: np.ndarray, found: pa.Array, texts: pa.Array, keep: np.ndarray, noscript: np.ndarray
+) -> list[int]:
+    """Rows in <noscript> whose URL and text their page has outside it too."""
+    rows = np.flatnonzero(np.isin(page, page[noscript]) & keep)
+    at = pa.array(rows)
+    pairs = zip(page[rows].tolist(), found.take(at).to_pylist(), texts.take(at).to_pylist(), strict=True)
+    keys = list(zip(rows.tolist(), pairs, strict=True))
+    shown = {pair for row, pair in keys if not noscript[row]}
+    return [row for row, pair in keys if noscript[row] and pair in shown]
+
+
+class Rows:
+    """Image links of whole pages, until there are enough of them for a batch."""
 
     def __init__(self) -> None:
         self._clear()
 
     def _clear(self) -> None:
-        self.raw: list[str] = []
-        self.texts: list[str] = []
-        self.attributes: list[str] = []
-        self.twins: list[int] = []  # rows that stand in <noscript>
-        self.lengths: list[int] = []  # of the pages, in rows
-        self.bases: list[urls.Base] = []
-        self.page_urls: list[str] = []
-        self.offsets: list[int] = []
-        self.bytes = 0
+        self._links: list[tuple[str, str, str]] = []
+        self._noscript: list[bool] = []
+        self._lengths: list[int] = []  # of the pages, in rows
+        self._page_urls: list[str] = []
+        self._base_hrefs: list[str | None] = []
+        self._offsets: list[int] = []
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._links)
 
     @property
     def full(self) -> bool:
         """Whether it is time for `take`."""
-        return len(self.raw) >= BATCH_ROWS or self.bytes >= BATCH_BYTES
-
-    def __len__(self) -> int:
-        return len(self.raw)
+        return len(self._links) >= BATCH_ROWS or self._bytes >= BATCH_BYTES
 
     def add_page(
         self,
         links: list[tuple[str, str, str]],
-        base: urls.Base,
+        noscript: list[bool],
         page_url: str,
+        base_href: str | None,
         offset: int,
-        noscript: Sequence[int] = (),
     ) -> None:
-        """Takes a page's links as (address as written, text, attribute).
+        """Takes a page's links as (address as written, tidy text, attribute).
 
         Args:
             links: of one page, in order.
-            base: what relative addresses are relative to.
-            page_url: goes into every row.
-            offset: of the page's record; goes into every row.
-            noscript: positions in `links` of those in <noscript>.
+            noscript: of each link, whether it stands in <noscript>.
+            page_url: where the page was found.
+            base_href: of its <base>, None where it has none.
+            offset: of its record.
         """
         if not links:
             return
-        raw, texts, attributes = zip(*links, strict=True)
-        self.twins += [len(self.raw) + at for at in noscript]
-        self.raw += raw
-        self.texts += texts
-        self.attributes += attributes
-        self.lengths.append(len(links))
-        self.bases.append(base)
-        self.page_urls.append(page_url)
-        self.offsets.append(offset)
-        self.bytes += sum(map(len, raw)) + sum(map(len, texts))
+        self._links += links
+        self._noscript += noscript
+        self._lengths.append(len(links))
+        self._page_urls.append(page_url)
+        self._base_hrefs.append(base_href)
+        self._offsets.append(offset)
+        self._bytes += sum(len(raw) + len(text) for raw, text, _ in links)
 
     def take(self, tally: Tally) -> pa.RecordBatch:
         """Returns the links with a normal URL as LINKS, counts all, and starts anew."""
-        page = np.repeat(np.arange(len(self.lengths)), self.lengths)
-        bases = [b for b, n in zip(self.bases, self.lengths, strict=True) for _ in range(n)]
-        found, reasons = urls.normalise(self.raw, bases)
-        texts = tidy_all(pa.array(self.texts, pa.string()))
-        for row in self._noscript_twins(page, found, texts):
-            reasons[row] = "noscript_twin"
-        columns = [
-            found,
-            texts,
-            pa.array(self.page_urls, pa.string()).take(pa.array(page)),
-            pa.array(self.attributes, pa.string()),
-            pa.array(np.repeat(np.array(self.offsets, np.int64), self.lengths)),
-        ]
-        batch = pa.RecordBatch.from_arrays(columns, schema=LINKS)
-        if reasons:
-            for reason in reasons.values():
-                tally.add(reason)
-            keep = np.ones(len(page), bool)
-            keep[list(reasons)] = False
-            batch = batch.filter(pa.array(keep))
-        tally.add("extracted", len(batch))
+        raw, texts, attributes = zip(*self._links, strict=True) if self._links else ((), (), ())
+        batch = finish(
+            pa.array(raw, pa.string()),
+            pa.array(texts, pa.string()),
+            pa.array(attributes, pa.string()),
+            np.repeat(np.arange(len(self._lengths)), self._lengths),
+            self._page_urls,
+            self._base_hrefs,
+            self._offsets,
+            np.array(self._noscript, bool),
+            tally,
+        )
         self._clear()
         return batch
-
-    def _noscript_twins(self, page: np.ndarray, found: pa.Array, texts: pa.Array) -> list[int]:
-        """Rows in <noscript> whose URL and text their page has outside it too."""
-        inside = {row for row in self.twins if found[row].is_valid}
-        if not inside:
-            return []
-        rows = np.flatnonzero(np.isin(page, page[list(inside)]))
-        at = pa.array(rows)
-        keys = zip(
-            rows.tolist(),
-            page[rows].tolist(),
-            found.take(at).to_pylist(),
-            texts.take(at).to_pylist(),
-            strict=True,
-        )
-        key = {row: rest for row, *rest in map(tuple, keys)}
-        shown = {tuple(key[row]) for row in key if row not in inside}
-        return [row for row in sorted(inside) if tuple(key[row]) in shown]

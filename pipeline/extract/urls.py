@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import ada_url
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
@@ -28,6 +29,10 @@ _NORMAL = (
 _UNSURE = r"/\.|%2[eE]|[/.]xn--"  # dot segments, also encoded; punycode is to be checked
 
 
+OUTCOMES = ("extracted", "no_url", "data_url", "bad_url", "not_http", "url_too_long")
+EXTRACTED, NO_URL, DATA_URL, BAD_URL, NOT_HTTP, URL_TOO_LONG = range(len(OUTCOMES))
+
+
 @dataclass(frozen=True, slots=True)
 class Base:
     """What a page's relative addresses are relative to, in normal form; empty where unknown."""
@@ -38,56 +43,72 @@ class Base:
     folder: str = ""  # https://host:port/path/
 
 
-def make_base(page_url: str, base_href: str | None = None) -> Base:
-    """The base of a page at `page_url` with <base href=base_href>, as HTML's base element says."""
-    href = _parse(page_url, None)
-    if base_href is not None:
-        href = _parse(base_href, href) or href
-    if href is None or not href.startswith(("http://", "https://")):
-        return Base(href or "")
-    path = href.partition("?")[0]
-    scheme, _, rest = path.partition("//")
-    host = rest.partition("/")[0]
-    return Base(href, scheme, f"{scheme}//{host}", path[: path.rindex("/") + 1])
+def make_bases(page_urls: Sequence[str], base_hrefs: Sequence[str | None]) -> list[Base]:
+    """The bases of pages with <base href=...> or without (None), as HTML's base element says."""
+    normal = is_normal(pa.array(page_urls, pa.string())).to_pylist()
+    bases = []
+    for page_url, base_href, is_plain in zip(page_urls, base_hrefs, normal, strict=True):
+        href = page_url if is_plain else _parse(page_url, None)
+        if base_href is not None:
+            href = _parse(base_href, href) or href
+        if href is None or not href.startswith(("http://", "https://")):
+            bases.append(Base(href or ""))
+            continue
+        path = href.partition("?")[0]
+        scheme, _, rest = path.partition("//")
+        origin = f"{scheme}//{rest.partition('/')[0]}"
+        bases.append(Base(href, scheme, origin, path[: path.rindex("/") + 1]))
+    return bases
 
 
-def resolve(raw: str, base: Base) -> tuple[str | None, str]:
-    """The normal URL of an address on a page, and the reason where there is none.
-
-    Returns:
-        (url, "extracted"), or (None, reason) with a reason of pipeline.tally.REASONS.
-    """
+def resolve(raw: str, base: Base) -> tuple[str | None, int]:
+    """The normal URL of an address on a page, and its outcome (an index of OUTCOMES)."""
     stripped = raw.strip(" \t\n\r\f\0")
     if not stripped or stripped.startswith("#"):
-        return None, "no_url"
+        return None, NO_URL
     if stripped[:5].lower() == "data:":
-        return None, "data_url"
+        return None, DATA_URL
     url = _parse(raw, base.href or None)
     if url is None:
-        return None, "bad_url"
+        return None, BAD_URL
     if not url.startswith(("http://", "https://")):
-        return None, "not_http"
+        return None, NOT_HTTP
     if len(url) > LONGEST:
-        return None, "url_too_long"
-    return url, "extracted"
+        return None, URL_TOO_LONG
+    return url, EXTRACTED
 
 
-def normalise(raw: Sequence[str], bases: Sequence[Base]) -> tuple[pa.Array, dict[int, str]]:
-    """Normal URLs of n addresses, each relative to its base.
+def normalise(
+    raw: pa.Array, page: np.ndarray, bases: Sequence[Base]
+) -> tuple[pa.Array, np.ndarray]:
+    """Normal URLs of n addresses on pages.
+
+    Args:
+        raw: string [n], as written; no nulls.
+        page: int [n], of `bases`.
+        bases: of the pages.
 
     Returns:
-        string [n] with a null where there is none, and the reasons of those rows.
+        string [n] with a null where there is none, and int8 [n]: indices of OUTCOMES.
     """
-    guesses = [_guess(text, base) for text, base in zip(raw, bases, strict=True)]
-    urls = pa.array(guesses, pa.string())
-    normal = is_normal(urls).to_numpy(zero_copy_only=False)
-    reasons: dict[int, str] = {}
-    unsure = (~normal).nonzero()[0].tolist()
-    for row in unsure:
-        guesses[row], reason = resolve(raw[row], bases[row])
-        if reason != "extracted":
-            reasons[row] = reason
-    return (pa.array(guesses, pa.string()) if unsure else urls), reasons
+    outcomes = np.zeros(len(raw), np.int8)
+    data = pc.starts_with(raw, "data:").to_numpy(zero_copy_only=False)
+    outcomes[data] = DATA_URL
+    guesses = _guess(raw, page, bases)
+    normal = is_normal(guesses).to_numpy(zero_copy_only=False)
+    unsure = np.flatnonzero(~(normal | data))
+    resolved = []
+    for text, at in zip(raw.take(pa.array(unsure)).to_pylist(), page[unsure], strict=True):
+        url, outcome = resolve(text, bases[at])
+        outcomes[unsure[len(resolved)]] = outcome
+        resolved.append(url)
+    if len(unsure):
+        mask = np.zeros(len(raw), bool)
+        mask[unsure] = True
+        guesses = pc.replace_with_mask(guesses, pa.array(mask), pa.array(resolved, pa.string()))
+    if data.any():
+        guesses = pc.if_else(pa.array(data), pa.scalar(None, pa.string()), guesses)
+    return guesses, outcomes
 
 
 def is_normal(urls: pa.Array) -> pa.Array:
@@ -98,17 +119,19 @@ def is_normal(urls: pa.Array) -> pa.Array:
     return pc.and_(normal, pc.less_equal(pc.binary_length(urls), LONGEST))
 
 
-def _guess(raw: str, base: Base) -> str:
-    """The absolute form of an address if it is a plain one; `is_normal` says whether it is."""
-    if raw.startswith(("https://", "http://")):
-        return raw
-    if not base.origin:
-        return ""
-    if raw.startswith("/"):
-        return (base.scheme if raw.startswith("//") else base.origin) + raw
-    if not raw or raw[0] in "?#" or ":" in raw:
-        return ""
-    return base.folder + raw
+def _guess(raw: pa.Array, page: np.ndarray, bases: Sequence[Base]) -> pa.Array:
+    """The absolute form of plain addresses; for others anything that is not normal.
+
+    A relative address that begins with a path goes after its page's folder, origin or scheme.
+    """
+    prefixes = [""]
+    for base in bases:
+        prefixes += (base.folder, base.origin, base.scheme)
+    relative = pc.invert(pc.match_substring_regex(raw, r"^[?#]|^[^/]*:|^$"))
+    rooted, with_host = pc.starts_with(raw, "/"), pc.starts_with(raw, "//")
+    kind = sum(flags.to_numpy(zero_copy_only=False).astype(np.int64) for flags in (rooted, with_host))
+    at = np.where(relative.to_numpy(zero_copy_only=False), 1 + 3 * page + kind, 0)
+    return pc.binary_join_element_wise(pa.array(prefixes).take(pa.array(at)), raw, "")
 
 
 def _parse(text: str, base: str | None) -> str | None:

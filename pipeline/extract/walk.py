@@ -13,6 +13,7 @@ from numba import njit, types
 
 from wit.kernel_types import I32, U8, writable
 
+# The values' order is that of their keys here.
 KEYS = (b"path", b"url", b"alt", b"title", b"data-image-title", b"srcset")
 URL, ALT, TITLE, IMAGE_TITLE, SRCSET = range(1, 6)
 WIDTH = 2 * len(KEYS) + 1  # begin and end of each value, then a bit for each that has escapes
@@ -24,21 +25,53 @@ _STARTS = np.cumsum([0, *map(len, _NAMES)]).astype(np.int64)
 _HEAD, _BASE, _LINKS, _FIRST_KEY, _IMAGE_PATH = 4, 5, 6, 7, len(_NAMES) - 1
 _KEYS = len(KEYS)
 _WIDTH = WIDTH
+_USUAL = np.frombuffer(b'"path":"', np.uint8)
+_IMAGE = np.frombuffer(b'IMG@/src"', np.uint8)
+_SHORTEST = len(b'{"path":"IMG@/src"}')  # bytes of an image link
 _GIVE_UP = -1
-_RESULT = types.Tuple((types.int64, writable(I32)))
+_RESULT = types.UniTuple(types.int64, 2)
 
 
-def find_links(block: bytes) -> np.ndarray | None:
-    """Where the values of a record's image links stand in it.
+class Found:
+    """The values of image links, record after record, in two arrays that grow.
 
-    Returns:
-        int32 [1 + n, 13], or None if the walk gave up. The first row is for the base, in the place
-        of the url, the others for n image links in order. Columns 2k and 2k+1 are the begin and
-        end of the value of KEYS[k] between its quotation marks, -1 where there is none; the last
-        column has bit k set if that value has escapes.
+    Attributes:
+        places: int32 [rows, 13]. Each record of an HTML page has a row for its base, in the place of
+            the url, then one for each image link in order. Columns 2k and 2k+1 are the begin and
+            the end in `values` of the value of KEYS[k] with its quotation marks, -1 where there is
+            none; the last column has bit k set if that value has escapes.
+        values: uint8 [used].
     """
-    count, found = _find_links(np.frombuffer(block, np.uint8))
-    return None if count < 0 else found[: count * WIDTH].reshape(-1, WIDTH)
+
+    def __init__(self) -> None:
+        self._places = np.empty(2**16 * WIDTH, np.int32)
+        self._values = np.empty(2**20, np.uint8)
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets what was found."""
+        self.rows = self.used = 0
+
+    @property
+    def places(self) -> np.ndarray:
+        return self._places[: self.rows * WIDTH].reshape(-1, WIDTH)
+
+    @property
+    def values(self) -> np.ndarray:
+        return self._values[: self.used]
+
+    def add(self, block: bytes) -> int:
+        """Walks through a record; the number of rows found: 0 for no HTML page, -1 for giving up."""
+        most = (self.rows + 2 + len(block) // _SHORTEST) * WIDTH
+        if most > len(self._places):
+            self._places = np.concatenate([self._places, np.empty(most, np.int32)])
+        if self.used + len(block) > len(self._values):
+            self._values = np.concatenate([self._values, np.empty(len(block), np.uint8)])
+        data = np.frombuffer(block, np.uint8)
+        rows, used = _find_links(data, self._places, self.rows, self._values, self.used)
+        if rows > 0:
+            self.rows, self.used = self.rows + rows, used
+        return rows
 
 
 @njit(types.int64(U8, types.int64), cache=True, nogil=True)
@@ -148,9 +181,28 @@ def _value_of(data, at, name):
         at = _after(data, _skip(data, value, 0))
 
 
+@njit(types.int64(U8, types.int64), cache=True, nogil=True)
+def _other_path(data, at):
+    """The place of the path's value if an object starts, as usual, with another path; else -1."""
+    value = at + len(_USUAL)
+    if value + len(_IMAGE) >= len(data):
+        return -1
+    for i in range(len(_USUAL)):
+        if data[at + i] != _USUAL[i]:
+            return -1
+    for i in range(len(_IMAGE)):
+        if data[value + i] != _IMAGE[i]:
+            return -1 if data[value + i] == 92 else value - 1
+    return -1
+
+
 @njit(types.int64(U8, types.int64, writable(I32), types.int64), cache=True, nogil=True)
 def _link(data, at, row, start):
     """Notes the values of the link object after whose brace `at` is; the place after the object."""
+    row[start] = -1
+    other = _other_path(data, at)
+    if other >= 0:
+        return _skip(data, other, 1)
     for i in range(_WIDTH):
         row[start + i] = -1
     row[start + 2 * _KEYS] = 0
@@ -171,8 +223,8 @@ def _link(data, at, row, start):
                 row[start + 2 * _KEYS] |= bit
             if key == 0 and (row[start + 2 * _KEYS] & 1 or not _is(data, value + 1, close, _IMAGE_PATH)):
                 return _skip(data, close + 1, 1) if not row[start + 2 * _KEYS] & 1 else _GIVE_UP
-            row[start + 2 * key] = value + 1
-            row[start + 2 * key + 1] = close
+            row[start + 2 * key] = value
+            row[start + 2 * key + 1] = close + 1
             at = close + 1
         else:
             if key > 0:
@@ -182,45 +234,60 @@ def _link(data, at, row, start):
         at = _after(data, at)
 
 
-@njit(_RESULT(U8), cache=True, nogil=True)
-def _find_links(data):
-    found = np.empty(64 * _WIDTH, np.int32)
+@njit(types.int64(U8, types.int64, types.int64, writable(U8), types.int64), cache=True, nogil=True)
+def _copy(data, begin, end, values, used):
+    for i in range(end - begin):
+        values[used + i] = data[begin + i]
+    return used + end - begin
+
+
+@njit(_RESULT(U8, writable(I32), types.int64, writable(U8), types.int64), cache=True, nogil=True)
+def _find_links(data, places, rows, values, used):
+    """Adds a record's rows and values; (rows added, bytes used)."""
+    first = rows * _WIDTH
     for i in range(_WIDTH):
-        found[i] = -1
-    found[2 * _KEYS] = 0
+        places[first + i] = -1
+    places[first + 2 * _KEYS] = 0
     at = _space(data, 0)
     for step in range(4):
         at = _value_of(data, at, step)
-        if at < 0:
-            return _GIVE_UP, found
+        if at < 0 or at >= len(data):
+            return (_GIVE_UP if at < 0 else 0), used
+    if data[at] != 123:
+        return 0, used
     base = _value_of(data, at, _HEAD)
     base = _value_of(data, base, _BASE) if base >= 0 else base
     at = _value_of(data, at, _LINKS)
     if at < 0 or base < 0:
-        return _GIVE_UP, found
+        return _GIVE_UP, used
     if base < len(data) and data[base] == 34:
         close = _string(data, base + 1)
         if close < 0:
             close = -1 - close
-            found[2 * _KEYS] = 2
-        found[2] = base + 1
-        found[3] = close
+            places[first + 2 * _KEYS] = 2
+        if close >= len(data):
+            return _GIVE_UP, used
+        places[first + 2] = used
+        used = _copy(data, base, close + 1, values, used)
+        places[first + 3] = used
     count = 1
     if at >= len(data) or data[at] != 91:
-        return count, found
+        return count, used
     at = _space(data, at + 1)
     while at < len(data) and data[at] != 93:
-        if data[at] == 123:
-            if (count + 1) * _WIDTH > len(found):
-                larger = np.empty(2 * len(found), np.int32)
-                for i in range(count * _WIDTH):
-                    larger[i] = found[i]
-                found = larger
-            at = _link(data, at + 1, found, count * _WIDTH)
-            if at < 0:
-                return _GIVE_UP, found
-            count += found[count * _WIDTH] >= 0
-        else:
-            at = _skip(data, at, 0)
+        if data[at] != 123:
+            at = _space(data, _after(data, _skip(data, at, 0)))
+            continue
+        start = at
+        row = first + count * _WIDTH
+        at = _link(data, start + 1, places, row)
+        if at < 0 or at > len(data):
+            return _GIVE_UP, used
+        if places[row] >= 0:
+            for i in range(2 * _KEYS):
+                if places[row + i] >= 0:
+                    places[row + i] += used - start
+            used = _copy(data, start, at, values, used)
+            count += 1
         at = _space(data, _after(data, at))
-    return count if at < len(data) else _GIVE_UP, found
+    return count if at < len(data) else _GIVE_UP, used

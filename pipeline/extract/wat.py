@@ -1,124 +1,166 @@
-"""Image links out of a WAT record: Common Crawl's JSON of a page's metadata.
+"""Image links out of WAT records: Common Crawl's JSON of a page's metadata.
 
 An image link stands at Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata.Links as
 `{"path":"IMG@/src","url":...,"alt":...,"title":...}`. A page has ten other links for each of them, so
-a record is not parsed but walked through (`pipeline.extract.walk`), and only what is needed of the
-image links with a text is made a string. `parse_links` is the definition of what is found, and what
-is done with records that are not written as usual; the walk gives the same
-(tests/pipeline/test_extract_wat.py).
+a record is not parsed but walked through (`pipeline.extract.walk`), and the strings of a whole batch
+of records are cut out at once. `parse_links` is the definition of what is found, and what is done
+with records that are not written as usual (tests/pipeline/test_extract_wat.py).
 """
 
 from __future__ import annotations
 
 import json
-from typing import Any
+from typing import Any, NamedTuple
 
+import numpy as np
 import orjson
+import pyarrow as pa
+import pyarrow.compute as pc
 
-from pipeline.extract import urls, walk
+from pipeline.extract import rows, walk
 from pipeline.extract.html import best_of_srcset
-from pipeline.extract.rows import Rows, distinct_texts
+from pipeline.extract.spans import cut_out, replace_at
 from pipeline.tally import Tally
 
 PATH = "IMG@/src"
-KEYS = ("url", "alt", "title", "data-image-title", "srcset")
-TEXTS = KEYS[1:4]
+TEXTS = ("alt", "title", "data-image-title")
 
 _WHERE = ("Envelope", "Payload-Metadata", "HTTP-Response-Metadata", "HTML-Metadata")
-Link = tuple[str | None, str | None, str | None, str | None, str | None]
+_TEXT_KEYS = np.array([walk.ALT, walk.TITLE, walk.IMAGE_TITLE])
 
 
-def extract(block: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) -> None:
-    """Adds a record's image links to `rows`, and counts those without a text.
+class Link(NamedTuple):
+    """An image link; None where it lacks a value or has one that is no string."""
 
-    Args:
-        block: the record's JSON.
-        page_url: its WARC-Target-URI.
-        offset: of the record, for provenance.
-        rows: takes the links.
-        tally: counts pages, images, texts and faults.
+    url: str | None
+    alt: str | None
+    title: str | None
+    image_title: str | None
+    srcset: str | None
+
+
+class Records:
+    """WAT records, until there are enough of them for a batch of their image links.
+
+    Records that are not written as usual go to `unusual`, link by link.
     """
+
+    def __init__(self, unusual: rows.Rows) -> None:
+        self._unusual = unusual
+        self._found = walk.Found()
+        self._clear()
+
+    def _clear(self) -> None:
+        self._found.clear()
+        self._first: list[int] = []  # row of each page in what was found
+        self._page_urls: list[str] = []
+        self._offsets: list[int] = []
+
+    def __len__(self) -> int:
+        return self._found.rows - len(self._first)
+
+    @property
+    def full(self) -> bool:
+        """Whether it is time for `take`."""
+        return len(self) >= 2 * rows.BATCH_ROWS or self._found.used >= rows.BATCH_BYTES
+
+    def add(self, block: bytes, page_url: str, offset: int, tally: Tally) -> None:
+        """Takes a record, and counts its image links.
+
+        Args:
+            block: the record's JSON.
+            page_url: its WARC-Target-URI.
+            offset: of the record, for provenance.
+            tally: counts pages, images and faults.
+        """
+        first = self._found.rows
+        count = self._found.add(block)
+        if count < 0:
+            self._add_unusual(block, page_url, offset, tally)
+        elif count > 0:
+            tally.see("pages")
+            tally.see("images", count - 1)
+            self._first.append(first)
+            self._page_urls.append(page_url)
+            self._offsets.append(offset)
+
+    def _add_unusual(self, block: bytes, page_url: str, offset: int, tally: Tally) -> None:
+        try:
+            found = parse_links(block)
+        except ValueError:
+            tally.fault(offset, "bad_json")
+            return
+        if found is None:
+            return
+        links, base_href = found
+        tally.see("pages")
+        tally.see("images", len(links))
+        pairs: list[tuple[str, str, str]] = []
+        for link in links:
+            texts = rows.distinct_texts(zip(TEXTS, link[1:4], strict=True))
+            raw = _address(link.url or "", link.srcset)
+            pairs += [(raw, text, attribute) for attribute, text in texts]
+            tally.see("extra_texts", max(0, len(texts) - 1))
+            tally.add("no_text", not texts)
+        self._unusual.add_page(pairs, [False] * len(pairs), page_url, base_href, offset)
+
+    def take(self, tally: Tally) -> pa.RecordBatch:
+        """Returns the links with a text and a normal URL as LINKS, counts all, and starts anew."""
+        data, places = self._found.values, self._found.places
+        begin, end = places[:, 0:-1:2] + 1, places[:, 1:-1:2] - 1  # without quotation marks
+        escapes = places[:, -1]
+
+        def values(link: np.ndarray, key: np.ndarray) -> pa.Array:
+            """Returns string [m]: the value of key[i] in link[i]; empty where it has none."""
+            first, last = begin[link, key], np.maximum(begin[link, key], end[link, key])
+            escaped = np.flatnonzero(escapes[link] >> key & 1)
+            unescaped = [_unescape(data[first[i] - 1 : last[i] + 1]) for i in escaped]
+            return replace_at(cut_out(data, first, last), escaped, unescaped)
+
+        link, which = np.nonzero(end[:, _TEXT_KEYS] > begin[:, _TEXT_KEYS])
+        texts = rows.tidy_all(values(link, _TEXT_KEYS[which]))
+        new = pc.greater(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
+        for back in range(1, len(TEXTS)):
+            same = pc.equal(texts[back:], texts[:-back]).to_numpy(zero_copy_only=False)
+            new[back:] &= ~(same & (link[back:] == link[:-back]))
+        link, which, texts = link[new], which[new], texts.filter(pa.array(new))
+        with_text = len(np.unique(link))
+        tally.add("no_text", len(self) - with_text)
+        tally.see("extra_texts", len(link) - with_text)
+        raw = values(link, np.full(len(link), walk.URL))
+        data_url = pc.match_substring_regex(raw, "^(?i:data:)").to_numpy(zero_copy_only=False)
+        other = np.flatnonzero(data_url & (end > begin)[link, walk.SRCSET])
+        srcsets = values(link[other], np.full(len(other), walk.SRCSET)).to_pylist()
+        given = raw.take(pa.array(other)).to_pylist()
+        raw = replace_at(raw, other, list(map(_address, given, srcsets)))
+        bases = [self._base_href(first) for first in self._first]
+        attributes = pa.array(TEXTS, pa.string()).take(pa.array(which))
+        page = np.searchsorted(self._first, link, side="right") - 1
+        page_urls, offsets = self._page_urls, self._offsets
+        self._clear()
+        return rows.finish(raw, texts, attributes, page, page_urls, bases, offsets, None, tally)
+
+    def _base_href(self, row: int) -> str | None:
+        begin, end = self._found.places[row, 2 * walk.URL : 2 * walk.URL + 2]
+        return None if begin < 0 else _unescape(self._found.values[begin:end])
+
+
+def _address(raw: str, srcset: str | None) -> str:
+    """The largest picture of a srcset instead of a data: URL."""
+    return best_of_srcset(srcset) or raw if srcset and raw[:5].lower() == "data:" else raw
+
+
+def _unescape(string: np.ndarray) -> str:
+    """The value of a JSON string, uint8 [m] with its quotation marks."""
     try:
-        links, base_href, without = find_links(block)
+        text = string.tobytes().decode("utf-8", "replace")
+        return _well_formed(json.loads(text, strict=False))
     except ValueError:
-        tally.fault(offset, "bad_json")
-        return
-    tally.see("pages")
-    images, extra = without + len(links), 0
-    found: list[tuple[str, str, str]] = []
-    for raw, alt, title, other, srcset in links:
-        raw = raw or ""
-        if srcset and raw[:5].lower() == "data:":
-            raw = best_of_srcset(srcset) or raw
-        if alt and not title and not other and not alt.isspace():
-            found.append((raw, alt, "alt"))
-            continue
-        texts = distinct_texts(zip(TEXTS, (alt, title, other), strict=True))
-        found += [(raw, text, attribute) for attribute, text in texts]
-        if texts:
-            extra += len(texts) - 1
-        else:
-            without += 1
-    if found:
-        rows.add_page(found, urls.make_base(page_url, base_href), page_url, offset)
-    tally.see("images", images)
-    tally.see("extra_texts", extra)
-    tally.add("no_text", without)
+        return ""
 
 
-def find_links(block: bytes) -> tuple[list[Link], str | None, int]:
-    """The image links with any text, the page's base, and the number of image links without.
-
-    Returns:
-        links as (url, alt, title, data-image-title, srcset), None for what is not there (srcset:
-        only where the url is a data: URL); the base as written, None where there is none.
-
-    Raises:
-        ValueError: if the record is not JSON.
-    """
-    places = walk.find_links(block)
-    if places is None:
-        links, base = parse_links(block)
-        texted = [link for link in links if link[1] or link[2] or link[3]]
-        return texted, base, len(links) - len(texted)
-    links = []
-    rows = places.tolist()
-    for row in rows[1:]:
-        _, _, url, url_end, alt, alt_end, title, title_end, other, other_end, _, _, escapes = row
-        if alt == alt_end and title == title_end and other == other_end:
-            continue
-        if escapes:
-            links.append(_values(block, row))
-        else:
-            raw = str(block[url:url_end], "utf-8", "replace") if url >= 0 else None
-            links.append(
-                (
-                    raw,
-                    str(block[alt:alt_end], "utf-8", "replace") if alt >= 0 else None,
-                    str(block[title:title_end], "utf-8", "replace") if title >= 0 else None,
-                    str(block[other:other_end], "utf-8", "replace") if other >= 0 else None,
-                    _value(block, row, walk.SRCSET) if raw and raw[:5] == "data:" else None,
-                )
-            )
-    return links, _value(block, rows[0], walk.URL), len(rows) - 1 - len(links)
-
-
-def _values(block: bytes, row: list[int]) -> Link:
-    return tuple(_value(block, row, key) for key in range(walk.URL, walk.SRCSET + 1))
-
-
-def _value(block: bytes, row: list[int], key: int) -> str | None:
-    """The string at the place that `walk.find_links` noted for a key."""
-    begin, end = row[2 * key], row[2 * key + 1]
-    if begin < 0:
-        return None
-    if not row[-1] >> key & 1:
-        return str(block[begin:end], "utf-8", "replace")
-    return _well_formed(json.loads(str(block[begin - 1 : end + 1], "utf-8", "replace"), strict=False))
-
-
-def parse_links(block: bytes) -> tuple[list[Link], str | None]:
-    """All image links of a record and its base, by a full parse.
+def parse_links(block: bytes) -> tuple[list[Link], str | None] | None:
+    """All image links of a record and its base, by a full parse; None if it is of no HTML page.
 
     Raises:
         ValueError: if it is not JSON, also with bytes that are not UTF-8 replaced.
@@ -133,11 +175,11 @@ def parse_links(block: bytes) -> tuple[list[Link], str | None]:
     for key in _WHERE:
         value = value.get(key) if isinstance(value, dict) else None
     if not isinstance(value, dict):
-        return [], None
+        return None
     head, links = value.get("Head"), value.get("Links")
     base = _text(head.get("Base")) if isinstance(head, dict) else None
     return [
-        tuple(_text(link.get(key)) for key in KEYS)
+        Link(*(_text(link.get(key.decode())) for key in walk.KEYS[1:]))
         for link in (links if isinstance(links, list) else [])
         if isinstance(link, dict) and link.get("path") == PATH
     ], base

@@ -1,6 +1,7 @@
 """Pictures for a list of URLs, from ordinary code: behind it an event loop in its own thread."""
 
 import asyncio
+import atexit
 import resource
 import threading
 from collections.abc import Iterator, Sequence
@@ -67,6 +68,7 @@ class Fetcher:
             self._loop = self._thread = self._office = None
         if loop is None or thread is None or office is None:
             return
+        atexit.unregister(self.close)
 
         async def end() -> None:
             for shard in office.shards:
@@ -92,6 +94,7 @@ class Fetcher:
                 self._thread.start()
                 self._loop = loop
                 self._office = asyncio.run_coroutine_threadsafe(self._open(), loop).result()
+                atexit.register(self.close)
             return self._loop, self._office
 
     async def _open(self) -> Office:

@@ -140,6 +140,7 @@ class _Child:
                     stdin=theirs,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
+                    start_new_session=True,  # Ctrl-C is for the parent, which ends this
                     env={**os.environ, "PYTHONPATH": path},
                 )
             self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=BUFFER)

@@ -25,16 +25,21 @@ def read_crawl(
     Raises:
         UserError: if it has no records.
     """
-    rows = Rows()
+    pages = Rows()
+    records = wat.Records(pages)
     for record in read_records(file, name, tally, progress, _is_wanted):
         if record.kind == "metadata":
-            wat.extract(record.block, record.url, record.offset, rows, tally)
+            records.add(record.block, record.url, record.offset, tally)
+            if records.full:
+                yield records.take(tally)
         else:
-            _extract_page(record, rows, tally)
-        if rows.full:
-            yield rows.take(tally)
-    if len(rows):
-        yield rows.take(tally)
+            _extract_page(record, pages, tally)
+        if pages.full:
+            yield pages.take(tally)
+    if len(records):
+        yield records.take(tally)
+    if len(pages):
+        yield pages.take(tally)
 
 
 def _is_wanted(kind: str, content_type: str) -> bool:

@@ -9,17 +9,19 @@ for, so a bomb costs time, never memory.
 from __future__ import annotations
 
 import re
+import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, BinaryIO
 
-from isal import isal_zlib
+import deflate
 
 from pipeline.tally import Tally
 from wit.errors import UserError
 
 BLOCK = 2**20  # bytes read at once
 CHUNK = 2**20  # bytes unpacked before they are handed on
+WHOLE = 4 * 2**20  # bytes of a gzip member that is unpacked at once; to at most four times as many
 RESCAN = 64 * 2**20  # bytes of damaged members that are searched for another member's start
 
 GZIP, ZSTD, LZ4 = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
@@ -135,7 +137,31 @@ def _read_plain(stored: Stored) -> Iterator[Piece]:
 
 
 def _gzip() -> Any:
-    return isal_zlib.decompressobj(31)
+    return zlib.decompressobj(31)
+
+
+def _whole_gzip(stored: Stored) -> bytes | None:
+    """Unpacks the member at `at` and passes it, if the next magic number is where it ends.
+
+    That is twice as fast as piece by piece, because its last four bytes say how long it gets.
+    """
+    end = stored.block.find(GZIP, stored.at + 18)
+    if end < 0 and len(stored.block) - stored.at < WHOLE:
+        stored.peek(WHOLE)
+        end = stored.block.find(GZIP, stored.at + 18)
+        if end < 0 and len(stored.block) - stored.at < WHOLE:
+            end = len(stored.block)
+    size = int.from_bytes(stored.block[end - 4 : end], "little") if end >= 0 else 0
+    if not 0 < size <= 4 * WHOLE or size > 1100 * (end - stored.at):
+        return None
+    try:
+        data = deflate.gzip_decompress(stored.block[stored.at : end], size)
+    except deflate.DeflateError:
+        return None
+    if len(data) != size:
+        return None
+    stored.at = end
+    return data
 
 
 def _zstd(stored: Stored, name: str) -> Callable[[], Any]:
@@ -182,6 +208,9 @@ def _read_members(
                 if not _find_member(stored, magic, new, step):
                     return
             continue
+        if magic is GZIP and (whole := _whole_gzip(stored)) is not None:
+            yield Piece(start, whole, first=True)
+            continue
         fault = None
         first = True
         unpack = new()
@@ -223,7 +252,7 @@ def _read_members(
 
 
 def _is_damage(error: Exception) -> bool:
-    return isinstance(error, isal_zlib.error) or type(error).__module__.startswith("zstandard")
+    return isinstance(error, zlib.error) or type(error).__module__.startswith("zstandard")
 
 
 def _skip_zeros(stored: Stored) -> bool:

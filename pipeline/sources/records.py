@@ -29,8 +29,12 @@ _NEXT_ARC = re.compile(rb"(?<![^\n])" + _ARC_LINE.pattern)
 _ARC_ADDRESS = re.compile(rb"[0-9a-fA-F.:]+$|-$")
 _LONGEST_LINE = 8192 + 32
 _FIELD = re.compile(
-    rb"^(WARC-Type|WARC-Target-URI|Content-Type|Content-Length)[ \t]*:[ \t]*([^\r\n]*)",
+    rb"^(WARC-Type|WARC-Target-URI|Content-Type|Content-Length)[ \t]*:([^\r\n]*)",
     re.IGNORECASE | re.MULTILINE,
+)
+_USUAL = tuple(
+    (name.lower(), b"\n" + name + b": ")
+    for name in (b"WARC-Type", b"WARC-Target-URI", b"Content-Type", b"Content-Length")
 )
 _SPACE = re.compile(rb"[\r\n \t\0]*")
 _HEAD_END = re.compile(rb"\n\r*\n")
@@ -119,27 +123,28 @@ def read_records(
 
 def _pass_space(tape: Tape) -> None:
     while True:
-        tape.at = _SPACE.match(tape.data, tape.at).end()
-        if tape.left or not tape.grow():
+        if tape.at < len(tape.data):
+            tape.at = _SPACE.match(tape.data, tape.at).end()
+        if tape.at < len(tape.data) or not tape.grow():
             return
 
 
 def _parse_warc(tape: Tape) -> _Head | None:
     """The head at `at`; None if there is none, or only a part of one at the file's end."""
-    tape.fill(16)
+    if tape.left < 16:
+        tape.fill(16)
     version = _WARC_VERSION.match(tape.data, tape.at)
     if version is None:
         return None
     while True:
-        end = _HEAD_END.search(tape.data, tape.at, tape.at + LARGEST_HEAD)
-        if end:
+        blank = _HEAD_END.search(tape.data, version.end() - 1, tape.at + LARGEST_HEAD)
+        if blank:
             break
         if tape.left >= LARGEST_HEAD or not tape.grow():
             return None
         version = _WARC_VERSION.match(tape.data, tape.at)
-    fields = {}
-    for key, value in _FIELD.findall(tape.data, version.end(), end.end()):
-        fields.setdefault(key.lower(), value.strip())
+    end = blank.end()
+    fields = _read_fields(tape.data, version.end(), end)
     length = fields.get(b"content-length", b"")
     if not length.isdigit() or len(length) > 18:
         return None
@@ -151,8 +156,25 @@ def _parse_warc(tape: Tape) -> _Head | None:
         url=url,
         content_type=_type_of(fields.get(b"content-type", b"")),
         length=int(length),
-        size=end.end() - tape.at,
+        size=end - tape.at,
     )
+
+
+def _read_fields(data: bytes, start: int, end: int) -> dict[bytes, bytes]:
+    """The fields of a head that matter, by lower-case names; of equal names the first."""
+    fields = {}
+    for name, written in _USUAL:
+        at = data.find(written, start - 1, end)
+        if at < 0:
+            break
+        at += len(written)
+        fields[name] = data[at : data.find(b"\n", at, end)].strip()
+    else:
+        return fields
+    fields = {}
+    for key, value in _FIELD.findall(data[start:end]):
+        fields.setdefault(key.lower(), value.strip())
+    return fields
 
 
 def _parse_arc(tape: Tape) -> _Head | None:
@@ -240,7 +262,7 @@ def _read_block(
         if not tape.skip(head.length) and not tape.at_void:
             tally.fault(offset, "cut_record" if tape.at_end else "bad_length")
         return None
-    whole = tape.fill(max(head.length, 0), stop_at_record=is_warc)
+    whole = head.length <= tape.left or tape.fill(head.length, stop_at_record=is_warc)
     if not whole and tape.at_void:
         tape.pass_void()
         return None

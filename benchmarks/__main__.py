@@ -1,0 +1,99 @@
+"""All benchmarks, and the README's table of what they measured: `python -m benchmarks`.
+
+Needs ../shared/data (real captions and pages). `--only NAME` runs some; the table keeps the rows of
+the others, from `benchmarks/results.json`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+README, RESULTS = HERE.parent / "README.md", HERE / "results.json"
+START, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
+NAMES = ("matching", "extract", "balance")
+Row = tuple[str, str, str, str]
+
+
+def run(name: str) -> list[dict]:
+    """Runs one benchmark; the JSON values that it prints."""
+    command = [sys.executable, "-m", f"benchmarks.{name}"]
+    done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent)
+    decoder, text, values = json.JSONDecoder(), done.stdout.lstrip(), []
+    while text:
+        value, end = decoder.raw_decode(text)
+        values.append(value)
+        text = text[end:].lstrip()
+    return values
+
+
+def thousands(value: float) -> str:
+    """Returns 1,234k."""
+    return f"{value / 1000:,.0f}k"
+
+
+def matching_rows(results: list[dict]) -> list[Row]:
+    """Returns the rows of the matcher."""
+    (result,) = results
+    peer = "MetaCLIP's algorithm on pyahocorasick"
+    rows = []
+    for name, label in (("cc3m", "CC3M captions"), ("alt, not ASCII", "alt texts not in ASCII")):
+        speed = result["speed"][name]
+        ours, theirs = (f"{thousands(speed[f'{k} texts/s'])} texts/s" for k in ("metaclip", "peer"))
+        what = f"matching {result['queries']:,} queries, `metaclip` mode, {label}"
+        rows.append((what, ours, f"{peer}: {theirs}", f"{speed['metaclip / peer']:.1f}"))
+        what = f"the same, default mode, {label}"
+        rows.append((what, f"{thousands(speed['default texts/s'])} texts/s", "", ""))
+    process = result["process"]["default"]
+    what = "matcher of 500,000 queries: start, memory added"
+    rows.append((what, f"{process['start s']:.2f} s, {process['RSS MiB']:.0f} MiB", "", ""))
+    return rows
+
+
+def extract_rows(results: list[dict]) -> list[Row]:
+    """Returns the rows of extraction."""
+    (result,) = results
+    return [tuple(row) for row in result["rows"]]
+
+
+def balance_rows(results: list[dict]) -> list[Row]:
+    """Returns the rows of unique and balance."""
+    return [
+        (
+            f"unique and balance, {r['millions']} million candidates, 400,000 queries, two cores",
+            f"{r['seconds']:.0f} s, {r['peak_mb'] / 1000:.2f} GB",
+            "",
+            "",
+        )
+        for r in results
+    ]
+
+
+MAKE_ROWS = {"matching": matching_rows, "extract": extract_rows, "balance": balance_rows}
+
+
+def main() -> None:
+    """Runs the benchmarks and writes the README's table."""
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    options = parser.parse_args()
+    results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
+    for name in options.only:
+        results[name] = run(name)
+        RESULTS.write_text(json.dumps(results, indent=1) + "\n")
+    lines = ["| what | measured | beside it | times |", "|---|---|---|---|"]
+    for name in NAMES:
+        if name in results:
+            lines += ["| " + " | ".join(row) + " |" for row in MAKE_ROWS[name](results[name])]
+    text = README.read_text()
+    before, after = text.split(START)[0], text.split(END)[1]
+    README.write_text(before + START + "\n".join(lines) + "\n" + END + after)
+    print("\n".join(lines))
+
+
+if __name__ == "__main__":
+    main()
