@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from pipeline import balance
 from pipeline.balance import Pairs, counting_order
-from pipeline.run import Run
+from pipeline.run import Run, read_many
 from pipeline.unique import KEY, LOSER, URL_SLOTS, judge
 from wit import blocks, storage
 from wit.hashing import pair_hashes
@@ -27,8 +27,8 @@ SOLVE_SAMPLE = 2_000_000  # pairs from which it is estimated
 
 def index_candidates(run: Run) -> None:
     """Writes candidates/index.npy: int64 [sources, 2], each source's rows and key files."""
-    found = [storage.read_json(run.candidates(s, ".json")) for s in range(len(run.config.sources))]
-    index = np.array([[f["rows"], f["parts"]] for f in found], np.int64).reshape(-1, 2)
+    paths = (run.candidates(source, ".json") for source in range(len(run.config.sources)))
+    index = np.array([[f["rows"], f["parts"]] for f in read_many(paths)], np.int64)
     write_array(run.path("candidates", "index.npy"), index)
 
 

@@ -65,22 +65,23 @@ def fetch_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach)
     """Writes the lane's shards in turn and, last, fetched/W/L.results for the next wave."""
     numbers = storage.read_json(run.wave_path("lanes", wave, "shards.json"))
     first, count = numbers["lanes"][lane]
-    rows = storage.read_table(run.wave_path("lanes", wave, f"{lane:04d}.parquet"))
+    path = run.wave_path("lanes", wave, f"{lane:04d}.parquet")
+    total = storage.read_json(run.wave_path("lanes", wave, f"{lane:04d}.json"))["rows"]
     folder, size = run.path(SHARDS), run.config.shard_size
     ids = range(first, first + count)
     pending = [i for i in ids if not shards.is_done(folder, i)]
-    done = len(rows) - sum(len(rows.slice((i - first) * size, size)) for i in pending)
-    progress(done, len(rows))
+    done = total - sum(min(size, total - (i - first) * size) for i in pending)
+    progress(done, total)
     if pending:
         hosts = storage.read_table(run.wave_path("lanes", wave, f"{lane:04d}.hosts.parquet"))
         rules = HostRules.from_table(hosts, 1 / run.config.lanes)
         fetcher = shared_fetcher(run.out, reach)
         for shard_id in pending:
-            part = rows.slice((shard_id - first) * size, size)
-            report = partial(_progress_from, progress, done, len(rows))
+            part = lanes.read_shard(path, shard_id - first)
+            report = partial(_progress_from, progress, done, total)
             fetch_shard(run, fetcher, shard_id, part, rules, report)
             done += len(part)
-    write_results(run, wave, lane, ids)
+    write_results(run, wave, lane, ids, storage.read_table(path, ["host"])["host"])
 
 
 def _progress_from(progress: Progress, before: int, total: int, done: int) -> None:
@@ -104,8 +105,11 @@ def fetch_shard(
         writer.commit({"start_time": start, "end_time": end, "duration": end - start})
 
 
-def write_results(run: Run, wave: int, lane: int, ids: range) -> None:
-    """Writes what became of each row, for the groups that drew them."""
+def write_results(run: Run, wave: int, lane: int, ids: range, host: pa.ChunkedArray) -> None:
+    """Writes fetched/W/L.hosts.parquet, rows and pictures of each host, and, last, L.results.
+
+    The results say what became of each row, for the groups that drew them; `host` is the rows'.
+    """
     group_of = np.empty(len(run.config.sources), np.int32)
     for number, group in enumerate(run.groups):
         group_of[group.start : group.stop] = number
@@ -119,6 +123,11 @@ def write_results(run: Run, wave: int, lane: int, ids: range) -> None:
         part["status"] = np.where(success, FETCHED, FAILED)
         parts.append(part)
     results = np.concatenate(parts)
+    fetched = pa.array((results["status"] == FETCHED).astype(np.int64))
+    hosts = pa.table({"host": host, "fetched": fetched}).group_by("host", use_threads=False)
+    hosts = hosts.aggregate([([], "count_all"), ("fetched", "sum")])
+    hosts = hosts.rename_columns(["host", "pairs", "fetched"])
+    storage.write_table(run.wave_path("fetched", wave, f"{lane:04d}.hosts.parquet"), hosts)
     results = results[counting_order(results["source"], len(run.config.sources))]
     path = run.wave_path("fetched", wave, f"{lane:04d}.results")
     blocks.write(path, results, group_of[results["source"]], len(run.groups))

@@ -14,15 +14,18 @@ from collections.abc import Callable
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline.balance import FAILED, counting_order
 from pipeline.run import Run
 from pipeline.waves import hostnames, read_slots
 from wit import blocks, storage
+from wit.errors import UserError
 from wit.hashing import hash64, pair_hashes, slots_of
 from wit.pairs import HOSTS, LANE
 
 HOST_BUCKETS = 64
+MOST_SHARDS = 100_000
 AskRobots = Callable[[list[str]], pa.Table]  # hosts -> host, robots, rules, crawl_delay
 Allowed = Callable[[str, list[str]], list[bool]]  # robots.txt, URLs -> may each be fetched
 
@@ -91,7 +94,8 @@ def join_hosts(run: Run, wave: int) -> None:
 def plan_lane(run: Run, wave: int, lane: int, allowed: Allowed) -> None:
     """Writes lanes/W/L.parquet (LANE), L.hosts.parquet (HOSTS) and, last, L.json with the counts.
 
-    A URL that robots.txt forbids keeps its row, with the outcome decided before any request.
+    A URL that robots.txt forbids keeps its row, with the outcome decided before any request. Each
+    row group is a shard, so that fetching holds no more of a lane than that.
     """
     table, hosts = gather_lane(run, wave, lane)
     url, text = pair_hashes(table["pair_id"])
@@ -102,7 +106,9 @@ def plan_lane(run: Run, wave: int, lane: int, allowed: Allowed) -> None:
     kept = within_budget(table, hosts, budget)
     deferred = len(table) - int(kept.sum())
     table = table.filter(pa.array(kept)).select(LANE.names).cast(LANE)
-    storage.write_table(run.wave_path("lanes", wave, f"{lane:04d}.parquet"), table)
+    with storage.open_write(run.wave_path("lanes", wave, f"{lane:04d}.parquet")) as file:
+        size = run.config.shard_size
+        pq.write_table(table.combine_chunks(), file, compression="zstd", row_group_size=size)
     storage.write_table(run.wave_path("lanes", wave, f"{lane:04d}.hosts.parquet"), hosts)
     counts = {"rows": len(table), "deferred": deferred, "hosts": len(hosts)}
     storage.write_json(run.wave_path("lanes", wave, f"{lane:04d}.json"), counts)
@@ -191,6 +197,12 @@ def within_budget(table: pa.Table, hosts: pa.Table, budgets: dict[str, float]) -
 # --- shards -----------------------------------------------------------------------------------
 
 
+def read_shard(path: str, number: int) -> pa.Table:
+    """Returns LANE: the rows of a lane's shard, counted from 0."""
+    with storage.open_read(path) as file:
+        return pq.ParquetFile(file).read_row_group(number)
+
+
 def number_shards(run: Run, wave: int) -> None:
     """Writes lanes/W/shards.json: the first shard id and the number of shards of each lane."""
     first = 0
@@ -202,6 +214,11 @@ def number_shards(run: Run, wave: int) -> None:
         shards = -(-rows // run.config.shard_size)
         lanes.append([first, shards])
         first += shards
+    if first > MOST_SHARDS:
+        raise UserError(
+            f"{run.out}: {first:,} shards of {run.config.shard_size} pairs, more than five digits "
+            "name; start again with a larger --shard-size and another --out"
+        )
     storage.write_json(run.wave_path("lanes", wave, "shards.json"), {"lanes": lanes, "next": first})
 
 

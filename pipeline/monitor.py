@@ -10,7 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
-from typing import TextIO
+from typing import Any, TextIO
 
 from pipeline.progress import StageState, read_stage
 from pipeline.run import Run
@@ -87,12 +87,13 @@ class Board:
         self.run, self.session, self.screen = run, session, screen
         self.waiting = list(in_order(run.config.waves))
         self.started: dict[str, float] = {}
+        self.final: dict[str, dict[str, dict[str, Any]]] = {}
 
     def look(self) -> None:
         """Reads the heartbeats and draws what is new."""
         while self.waiting:
             key, wave, stage = self.waiting[0]
-            state = read_stage(self.run, key, self.session)
+            state = read_stage(self.run, key, self.session, self.final.setdefault(key, {}))
             if state is None:
                 return
             started = self.started.setdefault(key, time.monotonic())
@@ -105,6 +106,7 @@ class Board:
                 self.screen.now(line)
                 return
             self.waiting.pop(0)
+            self.final.pop(key)
             if state.tasks:
                 rate = rate_of(state.units / max(state.wall, 0.001), stage.unit)
                 took = duration(state.wall)

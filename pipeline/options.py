@@ -245,7 +245,7 @@ def fetch_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def reach_settings(options: argparse.Namespace) -> str:
-    """Returns the part of the fetch policy that does not, as JSON: addresses, how many at a time."""
+    """Returns the part of the fetch policy that does not, as JSON: addresses, how many at once."""
     resolve = {}
     for text in options.resolve:
         host, _, address = text.partition(":")

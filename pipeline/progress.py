@@ -11,17 +11,19 @@ import resource
 import threading
 import time
 from dataclasses import dataclass
+from typing import Any
 
-from pipeline.run import Run
+from pipeline.run import Run, read_many
 from wit import storage
 
 LOCAL_PAUSE, REMOTE_PAUSE = 0.5, 10.0  # seconds between heartbeats
+PLAN = ".plan.json"
 
 
 def announce(run: Run, stage: str, session: str, tasks: int, pending: int) -> None:
     """Writes how many tasks a stage has and how many are left in this session."""
     facts = {"tasks": tasks, "pending": pending, "time": time.time()}
-    storage.write_json(run.path("progress", stage, f"{session}.plan.json"), facts)
+    storage.write_json(run.path("progress", stage, f"{session}{PLAN}"), facts)
 
 
 class Heartbeat:
@@ -90,21 +92,32 @@ class StageState:
     cpu: float
 
 
-def read_stage(run: Run, stage: str, session: str | None) -> StageState | None:
-    """Returns a stage's state in a session, or its cost over all; None before it was planned."""
+def read_stage(
+    run: Run, stage: str, session: str | None, final: dict[str, dict[str, Any]] | None = None
+) -> StageState | None:
+    """Returns a stage's state in a session, or its cost over all; None before it was planned.
+
+    `final`, kept by the caller from look to look, holds what will not change any more, so that each
+    file of a stage with very many tasks is read once.
+    """
     folder = run.path("progress", stage)
     tasks, done, units, cpu = 0, 0.0, 0.0, 0.0
     spans: dict[str, list[float]] = {}
-    for name in storage.list_names(folder):
-        owner = name.split(".")[0]
-        if name.startswith(".") or (session and owner != session):
+    final = {} if final is None else final
+    names = [
+        name
+        for name in storage.list_names(folder)
+        if not name.startswith(".") and (not session or name.split(".")[0] == session)
+    ]
+    new = [name for name in names if name not in final]
+    found = dict(zip(new, read_many((storage.join(folder, n) for n in new), _read), strict=True))
+    final.update({n: f for n, f in found.items() if f and (n.endswith(PLAN) or f["finished"])})
+    for name in names:
+        facts = final.get(name) or found[name]
+        if facts is None:
             continue
-        try:
-            facts = storage.read_json(storage.join(folder, name))
-        except FileNotFoundError:
-            continue
-        span = spans.setdefault(owner, [float("inf"), 0.0])
-        if name.endswith(".plan.json"):
+        span = spans.setdefault(name.split(".")[0], [float("inf"), 0.0])
+        if name.endswith(PLAN):
             tasks = facts["tasks"]
             done += tasks - facts["pending"]
             span[0] = min(span[0], facts["time"])
@@ -118,3 +131,10 @@ def read_stage(run: Run, stage: str, session: str | None) -> StageState | None:
         return None
     wall = sum(max(0.0, end - start) for start, end in spans.values())
     return StageState(tasks, min(done, tasks), units, wall, cpu)
+
+
+def _read(path: str) -> dict[str, Any] | None:
+    try:
+        return storage.read_json(path)
+    except FileNotFoundError:  # listed, then replaced
+        return None

@@ -19,6 +19,8 @@ S is a source, G a group of sources, B a bucket, L a lane, W a wave, P a part of
 from __future__ import annotations
 
 import functools
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields
 from typing import Any
 
@@ -26,6 +28,7 @@ import wit
 from wit import storage
 from wit.errors import UserError
 
+READERS = 16  # small files read at a time; remote stores answer each in tens of milliseconds
 GROUPS = 512  # the most groups of sources: so many files a wave's tables have at the most
 
 
@@ -152,6 +155,18 @@ def open_run(out: str, config: Config) -> Run:
     run = Run(out, config)
     run.save()
     return run
+
+
+def read_many(
+    paths: Iterable[str], read: Callable[[str], Any] = storage.read_json
+) -> Iterator[Any]:
+    """Yields what `read` returns for each path, in order; of a remote store many at a time."""
+    paths = list(paths)
+    if paths and storage.is_local(paths[0]):
+        yield from map(read, paths)
+        return
+    with ThreadPoolExecutor(READERS) as pool:
+        yield from pool.map(read, paths)
 
 
 def _difference(name: str, saved: Any, value: Any) -> str:

@@ -12,15 +12,15 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+import pyarrow.parquet as pq
 
 from pipeline import lanes, report
 from pipeline.coverage import write_coverage
 from pipeline.dedupe import load_cap
 from pipeline.progress import read_stage
-from pipeline.run import Run
+from pipeline.run import Run, read_many
 from pipeline.stages import in_order
 from pipeline.tally import REASONS, Tally
-from pipeline.waves import origins
 from wit import shards, storage
 from wit.outcomes import OUTCOMES, SUCCESS
 from wit.pairs import HOSTS
@@ -70,26 +70,55 @@ def summarise(run: Run) -> dict[str, Any]:
 def sum_tallies(run: Run) -> Tally:
     """Returns the counts of all sources together."""
     total = Tally()
-    for source in range(len(run.config.sources)):
-        total.merge(Tally.from_json(storage.read_json(run.candidates(source, ".json"))))
+    for found in read_many(run.candidates(s, ".json") for s in range(len(run.config.sources))):
+        total.merge(Tally.from_json(found))
     return total
 
 
 def write_hosts(run: Run) -> pa.Table:
-    """Writes hosts.parquet: HOSTS over all waves, `pairs` summed."""
-    parts = [HOSTS.empty_table()]
-    for wave in range(1, lanes.last_wave(run) + 1):
-        for bucket in lanes.used_host_buckets(run, wave):
-            path = run.wave_path("hosts", wave, f"{bucket:04d}.parquet")
-            parts.append(storage.read_table(path))
-    table = pa.concat_tables(parts)
-    first = ["hostname", "lanes", "robots", "rules", "crawl_delay"]
-    grouped = table.group_by("host", use_threads=False)
-    table = grouped.aggregate([("pairs", "sum"), *((name, "first") for name in first)])
-    table = table.rename_columns(["host", "pairs", *first]).sort_by("host")
-    table = table.select(HOSTS.names).cast(HOSTS)
-    storage.write_table(run.path("hosts.parquet"), table)
-    return table
+    """Writes hosts.parquet: HOSTS over all waves, `pairs` those that were asked for or refused.
+
+    Returns it without `rules`, which may be long, and with the column `fetched`, the pictures.
+    """
+    counts = count_by_host(run)
+    slim = pa.schema([field for field in HOSTS if field.name != "rules"])
+    slim = slim.append(pa.field("fetched", pa.int64()))
+    tables = [slim.empty_table()]
+    waves = range(1, lanes.last_wave(run) + 1)
+    used = {wave: set(lanes.used_host_buckets(run, wave)) for wave in waves}
+    with (
+        storage.open_write(run.path("hosts.parquet")) as file,
+        pq.ParquetWriter(file, HOSTS, compression="zstd") as out,
+    ):
+        for bucket in sorted(set().union(*used.values())):
+            paths = [
+                run.wave_path("hosts", wave, f"{bucket:04d}.parquet")
+                for wave in waves
+                if bucket in used[wave]
+            ]
+            table = pa.concat_tables(read_many(paths, storage.read_table))
+            first = ["hostname", "lanes", "robots", "rules", "crawl_delay"]
+            grouped = table.group_by("host", use_threads=False)
+            table = grouped.aggregate([(name, "first") for name in first])
+            table = table.rename_columns(["host", *first]).sort_by("host")
+            row = pc.index_in(table["host"], counts["host"])
+            for name in ("pairs", "fetched"):
+                table = table.append_column(name, pc.fill_null(counts[name].take(row), 0))
+            out.write_table(table.select(HOSTS.names).cast(HOSTS))
+            tables.append(table.select(slim.names).cast(slim))
+    return pa.concat_tables(tables)
+
+
+def count_by_host(run: Run) -> pa.Table:
+    """Returns host, pairs and fetched: rows and pictures of each host in the shards."""
+    paths = [
+        run.wave_path("fetched", wave, f"{lane:04d}.hosts.parquet")
+        for wave in range(1, lanes.last_wave(run) + 1)
+        for lane in range(run.config.lanes)
+    ]
+    table = pa.concat_tables(read_many(paths, storage.read_table))
+    table = table.group_by("host").aggregate([("pairs", "sum"), ("fetched", "sum")])
+    return table.rename_columns(["host", "pairs", "fetched"])
 
 
 def read_samples(run: Run) -> pa.Table:
@@ -200,26 +229,12 @@ def failures(funnel: dict[str, int], samples: pa.Table) -> list[report.Failure]:
     return rows
 
 
-def fetched_by_host(run: Run) -> Counter[str]:
-    """Returns the pictures stored of each host, counted shard by shard."""
-    folder = run.path("shards")
-    counts: Counter[str] = Counter()
-    for name in shards.list_shards(folder):
-        path = shards.final_path(folder, name, "parquet")
-        table = storage.read_table(path, ["url", "outcome"])
-        success = table.filter(pc.equal(table["outcome"], SUCCESS))
-        hosts = pc.value_counts(origins(success["url"]))
-        counts.update({row["values"]: row["counts"] for row in hosts.to_pylist()})
-    return counts
-
-
 def host_rows(run: Run, hosts: pa.Table) -> list[report.HostRow]:
-    """Returns the hosts with the most planned pairs."""
-    fetched = fetched_by_host(run)
+    """Returns the hosts with the most pairs."""
     order = pc.sort_indices(hosts, [("pairs", "descending"), ("host", "ascending")])
     return [
         report.HostRow(
-            row["host"], row["pairs"], fetched[row["host"]], row["robots"] or "", row["crawl_delay"]
+            row["host"], row["pairs"], row["fetched"], row["robots"] or "", row["crawl_delay"]
         )
         for row in hosts.take(order[:SHOWN_HOSTS]).to_pylist()
     ]

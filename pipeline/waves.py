@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 
 import numpy as np
@@ -115,14 +114,21 @@ def query_slots(query: np.ndarray, queries: int) -> np.ndarray:
 
 def query_buckets(run: Run) -> int:
     """Returns into how many ranges the queries are cut, from the counts alone."""
-    counts, cap = load_counts(run.out)[1], load_cap(run.out)
-    entries = np.minimum(counts[counts > cap], balance.RESERVE * cap).sum() * 1.1
-    return min(QUERY_SLOTS, max(1, math.ceil(entries / BUCKET_ENTRIES)))
+    return len(bucket_limits(load_counts(run.out)[1], load_cap(run.out))) - 1
 
 
-def slot_range(bucket: int, buckets: int) -> tuple[int, int]:
-    """Returns the slots [first, last) of a bucket."""
-    return bucket * QUERY_SLOTS // buckets, (bucket + 1) * QUERY_SLOTS // buckets
+def bucket_limits(counts: np.ndarray, cap: int) -> np.ndarray:
+    """Returns int64 [buckets + 1], slots: bucket b is [limits[b], limits[b + 1]).
+
+    A bucket has about BUCKET_ENTRIES entries, also where the list has its frequent queries together
+    (a list sorted by count).
+    """
+    entries = np.where(counts > cap, np.minimum(counts, balance.RESERVE * cap) * 11 // 10, 0)
+    slot = query_slots(np.arange(len(counts)), len(counts))
+    before = np.cumsum(entries) - entries
+    first = np.searchsorted(slot, np.arange(QUERY_SLOTS))  # a slot's first query
+    bucket = np.append(before, entries.sum())[first] // BUCKET_ENTRIES
+    return np.concatenate([[0], np.flatnonzero(np.diff(bucket)) + 1, [QUERY_SLOTS]])
 
 
 def query_range(slots: tuple[int, int], queries: int) -> tuple[int, int]:
@@ -136,7 +142,8 @@ def find_thresholds(
 ) -> None:
     """Writes balance/W/B.thresholds.npy: THRESHOLD [queries of the bucket]."""
     counts, cap = load_counts(run.out)[1], load_cap(run.out)
-    slots = slot_range(bucket, query_buckets(run))
+    limits = bucket_limits(counts, cap)
+    slots = int(limits[bucket]), int(limits[bucket + 1])
     first, last = query_range(slots, len(counts))
     parts = [np.empty(0, ENTRY)]
     for group in range(len(run.groups)):

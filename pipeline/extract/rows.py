@@ -6,31 +6,14 @@ from collections.abc import Iterable, Sequence
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from pipeline.extract import urls
-from pipeline.extract.spans import replace_at
+from pipeline.extract.strings import tidy
 from pipeline.tally import Tally
 from wit.pairs import LINKS
 
 BATCH_ROWS = 8192
 BATCH_BYTES = 16 * 2**20  # of URLs and texts; a page's rows stay together, whatever their size
-
-# Two white spaces in a row, any but the plain one, or one at an end: what str.split() collapses.
-_OTHER = r"\t-\r\x1c-\x1f\x{85}\x{a0}\x{1680}\x{2000}-\x{200a}\x{2028}\x{2029}\x{202f}\x{205f}\x{3000}"
-_UNTIDY = rf"[{_OTHER}]|  |^ | $"
-
-
-def tidy(text: str) -> str:
-    """The text with each run of white space as one space, none at the ends."""
-    return " ".join(text.split())
-
-
-def tidy_all(texts: pa.Array) -> pa.Array:
-    """`tidy` of string [n]; nulls stay."""
-    untidy = pc.match_substring_regex(texts, _UNTIDY).fill_null(False)
-    rows = np.flatnonzero(untidy.to_numpy(zero_copy_only=False))
-    return replace_at(texts, rows, [tidy(text) for text in texts.take(pa.array(rows)).to_pylist()])
 
 
 def distinct_texts(candidates: Iterable[tuple[str, str | None]]) -> list[tuple[str, str]]:

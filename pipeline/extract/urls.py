@@ -1,8 +1,8 @@
 """Image addresses made absolute and normal, by the WHATWG URL Standard (as browsers do).
 
 Nearly all addresses are written in normal form already, or are a normal path below the page's. Those
-are recognised a whole Arrow batch at a time by a regular expression that holds only where the
-standard's algorithm would change nothing; the rest go through Ada, its reference implementation.
+are recognised a whole Arrow batch at a time, by a test that holds only where the standard's algorithm
+would change nothing; the rest go through Ada, its reference implementation.
 Both give the same URLs (tests/pipeline/test_extract_urls.py).
 """
 
@@ -15,19 +15,20 @@ import ada_url
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
+from numba import njit, types
+
+from pipeline.extract.strings import buffers_of, replace_at
+from wit.kernel_types import I64, U8, writable
 
 LONGEST = 8190  # bytes; Apache's limit on a request line
 
-# Lower-case scheme and host, no user, no port, no IPv4 address (the last label starts with a
-# letter); a path and a query of characters that their percent-encode sets leave alone.
-_SAFE = r"A-Za-z0-9_~!$&()*+,;=:@%|\[\]/.\-"
-_NORMAL = (
-    r"^https?://(?:[a-z0-9_-]+\.)+[a-z][a-z0-9-]*/"
-    rf"[{_SAFE}']*"
-    rf"(?:\?[{_SAFE}?{{}}`^]*)?$"
-)
-_UNSURE = r"/\.|%2[eE]|[/.]xn--"  # dot segments, also encoded; punycode is to be checked
-
+# Bytes that stay as they are: 1 in a host, 2 in a path, 4 in a query (their percent-encode sets).
+_STAYS = np.zeros(256, np.uint8)
+_STAYS[list(b"abcdefghijklmnopqrstuvwxyz0123456789_-.")] |= 1
+_STAYS[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~!$&()*+,;=:@%|[]-./")] |= 6
+_STAYS[list(b"'")] |= 2
+_STAYS[list(b"?{}`^")] |= 4
+_SCHEME = np.frombuffer(b"https://", np.uint8)
 
 OUTCOMES = ("extracted", "no_url", "data_url", "bad_url", "not_http", "url_too_long")
 EXTRACTED, NO_URL, DATA_URL, BAD_URL, NOT_HTTP, URL_TOO_LONG = range(len(OUTCOMES))
@@ -45,7 +46,7 @@ class Base:
 
 def make_bases(page_urls: Sequence[str], base_hrefs: Sequence[str | None]) -> list[Base]:
     """The bases of pages with <base href=...> or without (None), as HTML's base element says."""
-    normal = is_normal(pa.array(page_urls, pa.string())).to_pylist()
+    normal = is_normal(pa.array(page_urls, pa.string())).tolist()
     bases = []
     for page_url, base_href, is_plain in zip(page_urls, base_hrefs, normal, strict=True):
         href = page_url if is_plain else _parse(page_url, None)
@@ -95,28 +96,68 @@ def normalise(
     data = pc.starts_with(raw, "data:").to_numpy(zero_copy_only=False)
     outcomes[data] = DATA_URL
     guesses = _guess(raw, page, bases)
-    normal = is_normal(guesses).to_numpy(zero_copy_only=False)
+    normal = is_normal(guesses)
     unsure = np.flatnonzero(~(normal | data))
     resolved = []
     for text, at in zip(raw.take(pa.array(unsure)).to_pylist(), page[unsure], strict=True):
         url, outcome = resolve(text, bases[at])
         outcomes[unsure[len(resolved)]] = outcome
         resolved.append(url)
-    if len(unsure):
-        mask = np.zeros(len(raw), bool)
-        mask[unsure] = True
-        guesses = pc.replace_with_mask(guesses, pa.array(mask), pa.array(resolved, pa.string()))
+    guesses = replace_at(guesses, unsure, resolved)
     if data.any():
         guesses = pc.if_else(pa.array(data), pa.scalar(None, pa.string()), guesses)
     return guesses, outcomes
 
 
-def is_normal(urls: pa.Array) -> pa.Array:
-    """Returns bool [n]: whether the standard's algorithm surely leaves the string as it is."""
-    normal = pc.and_not(
-        pc.match_substring_regex(urls, _NORMAL), pc.match_substring_regex(urls, _UNSURE)
-    )
-    return pc.and_(normal, pc.less_equal(pc.binary_length(urls), LONGEST))
+def is_normal(urls: pa.Array) -> np.ndarray:
+    """Returns bool [n]: whether the standard's algorithm surely leaves a string as it is.
+
+    So it is for an http(s) URL with a lower-case host of ASCII, no user, no port, no IPv4 address (the
+    last label starts with a letter) and no punycode; a path of which no segment starts with a dot
+    or a percent sign (so none is a dot segment); no fragment.
+    """
+    return _is_normal(*buffers_of(urls))
+
+
+@njit(writable(types.Array(types.boolean, 1, "C"))(U8, I64), cache=True, nogil=True)
+def _is_normal(data, offsets):
+    normal = np.zeros(len(offsets) - 1, np.bool_)
+    for i in range(len(normal)):
+        at, end = offsets[i], offsets[i + 1]
+        if not 10 < end - at <= LONGEST:
+            continue
+        shared = 0
+        while shared < 4 and data[at + shared] == _SCHEME[shared]:
+            shared += 1
+        if shared < 4:
+            continue
+        at += 5 if data[at + 4] == 115 else 4
+        if data[at] != 58 or data[at + 1] != 47 or data[at + 2] != 47:
+            continue
+        at += 3
+        label, labels = at, 0
+        fine = True
+        while at < end and data[at] != 47 and fine:
+            fine = _STAYS[data[at]] & 1
+            if data[at] == 46:
+                fine = at > label
+                labels += 1
+                label = at + 1
+            elif at == label + 3 and data[at] == 45 and data[at - 1] == 45:
+                fine = data[at - 3] != 120 or data[at - 2] != 110  # xn--
+            at += 1
+        if not fine or at >= end or labels == 0 or at == label or not 97 <= data[label] <= 122:
+            continue
+        before = 0
+        while at < end and data[at] != 63 and fine:
+            fine = _STAYS[data[at]] & 2 and not (before == 47 and (data[at] == 46 or data[at] == 37))
+            before = data[at]
+            at += 1
+        while at < end and fine:
+            fine = _STAYS[data[at]] & 4
+            at += 1
+        normal[i] = fine
+    return normal
 
 
 def _guess(raw: pa.Array, page: np.ndarray, bases: Sequence[Base]) -> pa.Array:

@@ -32,20 +32,28 @@ _GIVE_UP = -1
 _RESULT = types.UniTuple(types.int64, 2)
 
 
+def _enlarge(array: np.ndarray, least: int) -> np.ndarray:
+    larger = np.empty(max(least, 2 * len(array)), array.dtype)
+    larger[: len(array)] = array
+    return larger
+
+
 class Found:
     """The values of image links, record after record, in two arrays that grow.
 
     Attributes:
         places: int32 [rows, 13]. Each record of an HTML page has a row for its base, in the place of
-            the url, then one for each image link in order. Columns 2k and 2k+1 are the begin and
-            the end in `values` of the value of KEYS[k] with its quotation marks, -1 where there is
-            none; the last column has bit k set if that value has escapes.
+            the url, then one for each image link with an alt or a title that is not "", in order.
+            Columns 2k and 2k+1 are the begin and the end in `values` of the value of KEYS[k] with
+            its quotation marks, -1 where there is none; the last column has bit k set if that
+            value has escapes. The last column of a base's row has the number of all image links
+            from bit 8 on.
         values: uint8 [used].
     """
 
     def __init__(self) -> None:
-        self._places = np.empty(2**16 * WIDTH, np.int32)
-        self._values = np.empty(2**20, np.uint8)
+        self._places = np.empty(2**15 * WIDTH, np.int32)
+        self._values = np.empty(2**22, np.uint8)
         self.clear()
 
     def clear(self) -> None:
@@ -60,14 +68,19 @@ class Found:
     def values(self) -> np.ndarray:
         return self._values[: self.used]
 
-    def add(self, block: bytes) -> int:
-        """Walks through a record; the number of rows found: 0 for no HTML page, -1 for giving up."""
+    def images(self, row: int) -> int:
+        """The number of image links of the record whose first row that is."""
+        return int(self._places[(row + 1) * WIDTH - 1]) >> 8
+
+    def add(self, block: bytes | memoryview) -> int:
+        """Walks through a record; the number of rows added: 0 for no HTML page, -1 for giving up."""
         most = (self.rows + 2 + len(block) // _SHORTEST) * WIDTH
         if most > len(self._places):
-            self._places = np.concatenate([self._places, np.empty(most, np.int32)])
+            self._places = _enlarge(self._places, most)
         if self.used + len(block) > len(self._values):
-            self._values = np.concatenate([self._values, np.empty(len(block), np.uint8)])
+            self._values = _enlarge(self._values, self.used + len(block))
         data = np.frombuffer(block, np.uint8)
+        data.flags.writeable = False
         rows, used = _find_links(data, self._places, self.rows, self._values, self.used)
         if rows > 0:
             self.rows, self.used = self.rows + rows, used
@@ -270,7 +283,7 @@ def _find_links(data, places, rows, values, used):
         places[first + 2] = used
         used = _copy(data, base, close + 1, values, used)
         places[first + 3] = used
-    count = 1
+    count, images = 1, 0
     if at >= len(data) or data[at] != 91:
         return count, used
     at = _space(data, at + 1)
@@ -283,11 +296,20 @@ def _find_links(data, places, rows, values, used):
         at = _link(data, start + 1, places, row)
         if at < 0 or at > len(data):
             return _GIVE_UP, used
-        if places[row] >= 0:
+        if places[row] < 0:
+            at = _space(data, _after(data, at))
+            continue
+        images += 1
+        if (
+            places[row + 2 * ALT + 1] > places[row + 2 * ALT] + 2
+            or places[row + 2 * TITLE + 1] > places[row + 2 * TITLE] + 2
+            or places[row + 2 * IMAGE_TITLE + 1] > places[row + 2 * IMAGE_TITLE] + 2
+        ):
             for i in range(2 * _KEYS):
                 if places[row + i] >= 0:
                     places[row + i] += used - start
             used = _copy(data, start, at, values, used)
             count += 1
         at = _space(data, _after(data, at))
+    places[first + 2 * _KEYS] |= images << 8
     return count if at < len(data) else _GIVE_UP, used

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 
 from pipeline.extract import rows, walk
 from pipeline.extract.html import best_of_srcset
-from pipeline.extract.spans import cut_out, replace_at
+from pipeline.extract.strings import cut_out, replace_at, tidy_all
 from pipeline.tally import Tally
 
 PATH = "IMG@/src"
@@ -64,7 +64,7 @@ class Records:
         """Whether it is time for `take`."""
         return len(self) >= 2 * rows.BATCH_ROWS or self._found.used >= rows.BATCH_BYTES
 
-    def add(self, block: bytes, page_url: str, offset: int, tally: Tally) -> None:
+    def add(self, block: bytes | memoryview, page_url: str, offset: int, tally: Tally) -> None:
         """Takes a record, and counts its image links.
 
         Args:
@@ -76,10 +76,12 @@ class Records:
         first = self._found.rows
         count = self._found.add(block)
         if count < 0:
-            self._add_unusual(block, page_url, offset, tally)
+            self._add_unusual(bytes(block), page_url, offset, tally)
         elif count > 0:
+            images = self._found.images(first)
             tally.see("pages")
-            tally.see("images", count - 1)
+            tally.see("images", images)
+            tally.add("no_text", images - (count - 1))
             self._first.append(first)
             self._page_urls.append(page_url)
             self._offsets.append(offset)
@@ -118,13 +120,13 @@ class Records:
             return replace_at(cut_out(data, first, last), escaped, unescaped)
 
         link, which = np.nonzero(end[:, _TEXT_KEYS] > begin[:, _TEXT_KEYS])
-        texts = rows.tidy_all(values(link, _TEXT_KEYS[which]))
+        texts = tidy_all(values(link, _TEXT_KEYS[which]))
         new = pc.greater(pc.binary_length(texts), 0).to_numpy(zero_copy_only=False)
         for back in range(1, len(TEXTS)):
             same = pc.equal(texts[back:], texts[:-back]).to_numpy(zero_copy_only=False)
             new[back:] &= ~(same & (link[back:] == link[:-back]))
         link, which, texts = link[new], which[new], texts.filter(pa.array(new))
-        with_text = len(np.unique(link))
+        with_text = int(np.count_nonzero(np.diff(link, prepend=-1)))
         tally.add("no_text", len(self) - with_text)
         tally.see("extra_texts", len(link) - with_text)
         raw = values(link, np.full(len(link), walk.URL))
@@ -133,16 +135,17 @@ class Records:
         srcsets = values(link[other], np.full(len(other), walk.SRCSET)).to_pylist()
         given = raw.take(pa.array(other)).to_pylist()
         raw = replace_at(raw, other, list(map(_address, given, srcsets)))
-        bases = [self._base_href(first) for first in self._first]
+        bases: list[str | None] = [None] * len(self._first)
+        first = np.array(self._first, np.int64)
+        with_base = np.flatnonzero(begin[first, walk.URL] > 0)
+        hrefs = values(first[with_base], np.full(len(with_base), walk.URL)).to_pylist()
+        for at, href in zip(with_base.tolist(), hrefs, strict=True):
+            bases[at] = href
         attributes = pa.array(TEXTS, pa.string()).take(pa.array(which))
         page = np.searchsorted(self._first, link, side="right") - 1
         page_urls, offsets = self._page_urls, self._offsets
         self._clear()
         return rows.finish(raw, texts, attributes, page, page_urls, bases, offsets, None, tally)
-
-    def _base_href(self, row: int) -> str | None:
-        begin, end = self._found.places[row, 2 * walk.URL : 2 * walk.URL + 2]
-        return None if begin < 0 else _unescape(self._found.values[begin:end])
 
 
 def _address(raw: str, srcset: str | None) -> str:
@@ -152,6 +155,10 @@ def _address(raw: str, srcset: str | None) -> str:
 
 def _unescape(string: np.ndarray) -> str:
     """The value of a JSON string, uint8 [m] with its quotation marks."""
+    try:
+        return orjson.loads(string.tobytes())
+    except orjson.JSONDecodeError:
+        pass
     try:
         text = string.tobytes().decode("utf-8", "replace")
         return _well_formed(json.loads(text, strict=False))

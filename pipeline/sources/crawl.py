@@ -50,9 +50,9 @@ def _is_wanted(kind: str, content_type: str) -> bool:
 
 def _extract_page(record: Record, rows: Rows, tally: Tally) -> None:
     """Adds the links of a response, or of a resource, if it is an HTML page."""
-    content_type, body = record.content_type, record.block
+    content_type, body = record.content_type, bytes(record.block)
     if record.kind == "response" or record.kind == "arc":
-        response = http.split_response(record.block)
+        response = http.split_response(body)
         if response is None:
             if record.url.startswith("http"):
                 tally.fault(record.offset, "bad_http")

@@ -11,8 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import deflate
 
@@ -32,8 +31,7 @@ RECORD_START = re.compile(rb"\s*(?:WARC/[01]\.|[a-z][a-z0-9+.-]*:[^\n]* [0-9]{12
 Progress = Callable[[int], None]
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """Unpacked bytes that follow each other.
 
     Attributes:
@@ -80,11 +78,12 @@ class Stored:
     def peek(self, n: int) -> bytes:
         """The next n bytes, fewer at the file's end."""
         while len(self.block) - self.at < n:
-            more = self._file.read(BLOCK)
+            more = self._file.read(max(BLOCK, n - len(self.block) + self.at))
             if not more:
                 break
             self.block = self.block[self.at :] + more
             self.start, self.at = self.start + self.at, 0
+            self._progress(self.start + len(self.block))
         return self.block[self.at : self.at + n]
 
     def go_to(self, offset: int) -> None:
@@ -145,6 +144,8 @@ def _whole_gzip(stored: Stored) -> bytes | None:
 
     That is twice as fast as piece by piece, because its last four bytes say how long it gets.
     """
+    if not stored.block.startswith(GZIP, stored.at):
+        return None
     end = stored.block.find(GZIP, stored.at + 18)
     if end < 0 and len(stored.block) - stored.at < WHOLE:
         stored.peek(WHOLE)
@@ -197,6 +198,9 @@ def _read_members(
     rescanned = 0
     while stored.more():
         start = stored.offset
+        if magic is GZIP and (whole := _whole_gzip(stored)) is not None:
+            yield Piece(start, whole, True)
+            continue
         if not stored.peek(len(magic)).startswith(magic):
             if magic is ZSTD and ZSTD_SKIP.match(stored.peek(4)):
                 stored.at += 8 + int.from_bytes(stored.peek(8)[4:], "little")
@@ -207,9 +211,6 @@ def _read_members(
                 tally.fault(start, "junk")
                 if not _find_member(stored, magic, new, step):
                     return
-            continue
-        if magic is GZIP and (whole := _whole_gzip(stored)) is not None:
-            yield Piece(start, whole, first=True)
             continue
         fault = None
         first = True

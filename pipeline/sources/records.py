@@ -7,6 +7,7 @@ a head is none, reading goes on at the next that is one.
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -56,7 +57,7 @@ class Record:
     kind: str
     url: str
     content_type: str
-    block: bytes
+    block: memoryview
 
 
 @dataclass(slots=True)
@@ -136,14 +137,15 @@ def _parse_warc(tape: Tape) -> _Head | None:
     version = _WARC_VERSION.match(tape.data, tape.at)
     if version is None:
         return None
-    while True:
+    end = tape.data.find(b"\r\n\r\n", tape.at, tape.at + LARGEST_HEAD) + 4
+    while end == 3 or not version[0].endswith(b"\r\n"):
         blank = _HEAD_END.search(tape.data, version.end() - 1, tape.at + LARGEST_HEAD)
         if blank:
+            end = blank.end()
             break
         if tape.left >= LARGEST_HEAD or not tape.grow():
             return None
         version = _WARC_VERSION.match(tape.data, tape.at)
-    end = blank.end()
     fields = _read_fields(tape.data, version.end(), end)
     length = fields.get(b"content-length", b"")
     if not length.isdigit() or len(length) > 18:
@@ -152,7 +154,7 @@ def _parse_warc(tape: Tape) -> _Head | None:
     if url.startswith("<") and url.endswith(">"):
         url = url[1:-1]
     return _Head(
-        kind=fields.get(b"warc-type", b"").decode("latin-1").lower(),
+        kind=_type_of(fields.get(b"warc-type", b"")),
         url=url,
         content_type=_type_of(fields.get(b"content-type", b"")),
         length=int(length),
@@ -168,7 +170,7 @@ def _read_fields(data: bytes, start: int, end: int) -> dict[bytes, bytes]:
         if at < 0:
             break
         at += len(written)
-        fields[name] = data[at : data.find(b"\n", at, end)].strip()
+        fields[name] = bytes(data[at : data.find(b"\n", at, end)].strip())
     else:
         return fields
     fields = {}
@@ -207,6 +209,7 @@ def _arc_head(line: bytes) -> _Head | None:
     return None
 
 
+@functools.lru_cache(1024)
 def _type_of(value: bytes) -> str:
     return value.partition(b";")[0].strip().decode("latin-1").lower()
 
@@ -254,7 +257,7 @@ def _find_head(tape: Tape, dialects: tuple[bool, ...], most: int | None) -> bool
 
 def _read_block(
     tape: Tape, head: _Head, use: bool, is_warc: bool, offset: int, tally: Tally
-) -> bytes | None:
+) -> memoryview | None:
     """The block after a head; None where it is lost: damaged, or larger than what is kept."""
     if head.length > (LARGEST_BLOCK if use else HELD_BLOCK):
         if use:
@@ -280,7 +283,7 @@ def _read_block(
             tally.fault(offset, "cut_record" if cut else "bad_length")
         if end < 0:
             end = len(tape.data)
-    block = tape.data[tape.at : end] if use else b""
+    block = memoryview(tape.data)[tape.at : end]
     tape.at = end
     return block
 

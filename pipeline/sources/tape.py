@@ -78,7 +78,12 @@ class Tape:
 
     def grow(self) -> bool:
         """Adds a piece; False at the end and before a damaged member."""
-        return self.fill(self.left + 1)
+        piece = self._next
+        if self.at < len(self.data) or piece is None or piece.data is None:
+            return self.fill(self.left + 1)
+        self.data, self.at, self.cut, self._marks = piece.data, 0, piece.cut, [(0, piece)]
+        self._next = next(self._pieces, None)
+        return self.left > 0 or self.grow()
 
     def skip(self, n: int) -> bool:
         """Passes n bytes without keeping them; False if damage, the end or a record comes before."""

@@ -1,0 +1,318 @@
+"""The harvest's core where little, nothing or very much comes: no row is lost or counted twice."""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from threading import Barrier
+from types import SimpleNamespace
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+from pipeline import balance, candidates, dedupe, fetching, lanes, options, queries, stages, waves
+from pipeline.progress import Heartbeat, announce, read_stage
+from pipeline.run import Config, Run, open_run, read_many
+from pipeline.summary import LATER, summarise
+from pipeline.tally import REASONS
+from wit import blocks, storage
+from wit.errors import UserError
+from wit.outcomes import OUTCOMES
+from wit.pairs import LINKS
+
+AGENT = {"user_agent": "T/1 (a@b.example)", "host_rate": 1.0}
+HOUR = 1 / 3600  # of a wave, so that its budget is a host's rate
+
+
+# --- a harvest in this process, of rows instead of files, without the web ---------------------
+
+
+@dataclass
+class Picture:
+    """What a fetcher brings."""
+
+    index: int
+    outcome: str
+    image: bytes | None
+    message: str | None = None
+    extension: str = "jpg"
+    width: int = 1
+    height: int = 1
+    original_width: int = 1
+    original_height: int = 1
+    content_type: str = "image/jpeg"
+    exif: str | None = None
+    sha256: str | None = None
+    final_url: str | None = None
+
+
+class Web:
+    """A fetcher: two of three pictures are there, as the URL says, in any order."""
+
+    def run(self, urls, hosts):
+        for index in random.Random(len(urls)).sample(range(len(urls)), len(urls)):
+            there = hashlib.sha256(urls[index].encode()).digest()[0] % 3 > 0
+            image = urls[index].encode() if there else None
+            yield Picture(index, "success" if there else "not_found", image)
+
+
+def robots(_, hosts: list[str]) -> pa.Table:
+    kinds = ["disallow_all" if "closed" in host else "allow_all" for host in hosts]
+    nothing = pa.nulls(len(hosts), pa.string())
+    return pa.table(
+        {"host": hosts, "robots": kinds, "rules": nothing, "crawl_delay": nothing.cast("double")}
+    )
+
+
+@pytest.fixture
+def harvest(tmp_path, monkeypatch):
+    """Runs all stages over lists of (url, text), a list a source; the run and its funnel."""
+
+    def go(rows: list[list[tuple[str, str]]], words: str = "red dress", **changes):
+        def read(source, tally, progress):
+            for start in range(0, len(rows[source.number]), 7):
+                part = rows[source.number][start : start + 7]
+                tally.see("images", len(part))
+                tally.add("extracted", len(part))
+                columns = [*zip(*part, strict=True), [None] * len(part), ["alt"] * len(part)]
+                columns = [*columns, range(start, start + len(part))]
+                arrays = [pa.array(c, f.type) for c, f in zip(columns, LINKS, strict=True)]
+                yield pa.RecordBatch.from_arrays(arrays, schema=LINKS)
+
+        def from_json(saved):
+            return SimpleNamespace(path="rows", size=None, **saved)
+
+        source = SimpleNamespace(from_json=from_json)
+        fake = SimpleNamespace(Source=source, read=read)
+        monkeypatch.setattr(candidates, "sources", fake)
+        monkeypatch.setattr(fetching, "robots_table", robots)
+        monkeypatch.setattr(fetching, "shared_fetcher", lambda out, reach: Web())
+        path = tmp_path / "queries.txt"
+        path.write_text("\n".join(words.split()))
+        table, _ = queries.read_list(str(path), changes.get("match", "default"))
+        config = Config(
+            sources=[{"number": number} for number in range(len(rows))],
+            queries=queries.fingerprint(table),
+            **({"fetch": AGENT, "lanes": 3, "shard_size": 4} | changes),
+        )
+        run = open_run(str(tmp_path / "out"), config)
+        queries.install(run, table)
+        for _, wave, stage in stages.in_order(config.waves):
+            for task in stage.tasks(run, wave):
+                stage.work(run, wave, task, lambda *_: None, stages.Reach("s"))
+        return run, summarise(run)
+
+    return go
+
+
+def make_rows(hosts: list[str], count: int, text: str = "red dress") -> list[tuple[str, str]]:
+    return [(f"http://{hosts[i % len(hosts)]}/{i}.jpg", text) for i in range(count)]
+
+
+def shard_rows(run: Run) -> list[dict]:
+    paths = sorted(n for n in storage.list_names(run.path("shards")) if n.endswith(".parquet"))
+    return [row for n in paths for row in pq.read_table(run.path("shards", n)).to_pylist()]
+
+
+def test_nothing_at_all_is_a_harvest_too(harvest):
+    run, funnel = harvest([[], []])
+    assert sum(funnel.values()) == 0
+    assert shard_rows(run) == []
+
+
+def test_texts_without_a_query_are_counted_and_nothing_is_fetched(harvest):
+    run, funnel = harvest([make_rows(["a.example"], 9, "blue hat"), []], pairs=5, per_query=None)
+    assert funnel["no_query"] == sum(funnel.values()) == 9
+    assert shard_rows(run) == []
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"per_query": 10_000},
+        {"per_query": 3, "waves": 6},
+        {"pairs": 10**9, "per_query": None},
+        {"per_query": 5, "sampling": "shared", "match": "metaclip", "texts_per_image": 2},
+    ],
+)
+def test_deferred_refused_and_failed_pairs_stand_in_one_row_each(harvest, changes):
+    rows = make_rows(["wide.example", "closed.example", "a.example"], 60)
+    rows += make_rows(["wide.example"], 20, "a dress")  # other texts of the same pictures
+    run, funnel = harvest([rows, [], rows[:5]], wave_hours=6 * HOUR, **changes)
+    assert sum(funnel.values()) == 85
+    found = shard_rows(run)
+    assert len({row["pair_id"] for row in found}) == len(found)
+    assert funnel["success"] + funnel.get("not_found", 0) + funnel["robots_disallowed"] == len(
+        found
+    )
+    if changes["per_query"] not in (3, 5):
+        assert funnel["deferred"] > 0
+    hosts = pq.read_table(run.path("hosts.parquet")).to_pylist()
+    assert sum(row["pairs"] for row in hosts) == len(found)  # the deferred not once a wave
+
+
+def test_a_reason_stands_for_one_thing_in_the_funnel():
+    names = [*REASONS, *LATER, *OUTCOMES]
+    assert len(set(names)) == len(names)
+
+
+# --- exactness --------------------------------------------------------------------------------
+
+
+def test_a_query_of_which_nothing_was_collected_is_collected_again():
+    found = balance.thresholds(np.empty(0, balance.ENTRY), np.array([100, 0]), 2, 0)
+    assert found["short"].tolist() == [1, 0]
+
+
+@pytest.mark.parametrize("count", [1, 5, 4096, 100_000])
+@pytest.mark.parametrize("cap", [1, 1000])
+def test_buckets_cover_all_queries_and_are_alike_where_frequent_queries_come_first(
+    count, cap, monkeypatch
+):
+    monkeypatch.setattr(waves, "BUCKET_ENTRIES", 50_000)
+    counts = (1e9 / np.arange(1, count + 1) ** 1.1).astype(np.int64)
+    limits = waves.bucket_limits(counts, cap)
+    ranges = [waves.query_range((int(a), int(b)), count) for a, b in itertools.pairwise(limits)]
+    assert [q for first, last in ranges for q in range(first, last)] == list(range(count))
+    most = np.minimum(counts, 4 * cap)[counts > cap]
+    sizes = [most[first:last].sum() for first, last in ranges]
+    a_slot = -(-count // balance.QUERY_SLOTS) * 4 * cap
+    assert max(sizes) <= 50_000 + a_slot
+
+
+# --- large runs -------------------------------------------------------------------------------
+
+
+def test_lanes_that_start_together_share_one_fetcher(tmp_path):
+    out = str(tmp_path / "out")
+    open_run(out, Config(sources=[{}], queries={}, fetch=AGENT))
+    start = Barrier(16)
+
+    def get(_):
+        start.wait()
+        return id(fetching.shared_fetcher(out, stages.Reach("s")))
+
+    with ThreadPoolExecutor(16) as threads:
+        assert len(set(threads.map(get, range(16)))) == 1
+
+
+def test_a_heartbeat_that_is_final_is_read_once(tmp_path):
+    run = Run(str(tmp_path), Config(sources=[{}], queries={}))
+    announce(run, "00-extract", "s", 2, 2)
+    under_way, finished = (Heartbeat(run, "00-extract", "s", [task]) for task in (0, 1))
+    finished.finish()
+    final: dict = {}
+    assert read_stage(run, "00-extract", "s", final).done == 1
+    assert sorted(final) == ["s.000001.json", "s.plan.json"]
+    storage.write_bytes(finished.path, b"never looked at again")
+    under_way.finish()
+    assert read_stage(run, "00-extract", "s", final).done == 2
+
+
+def test_many_files_are_read_in_their_order_here_and_afar(tmp_path):
+    for base in (str(tmp_path), "memory://read-many"):
+        paths = [storage.join(base, f"{i}.json") for i in range(40)]
+        for i, path in enumerate(paths):
+            storage.write_json(path, {"i": i})
+        assert [found["i"] for found in read_many(paths)] == list(range(40))
+    assert list(read_many([])) == []
+
+
+def test_each_slot_of_a_range_is_read_by_itself(tmp_path):
+    path = str(tmp_path / "x.blocks")
+    slot = np.array([0, 0, 2, 5, 5, 5])
+    blocks.write(path, np.array([(i,) for i in range(6)], [("row", "<u4")]), slot, 7)
+    each = blocks.read_each(path, 1, 7)
+    assert [part["row"].tolist() for part in each] == [[], [2], [], [], [3, 4, 5], []]
+    assert blocks.read_each(path, 3, 3) == []
+
+
+def test_a_folder_may_end_with_a_slash():
+    run = Run("memory://slash/out/", Config(sources=[{}], queries={}))
+    dedupe.write_array(run.path("candidates", "index.npy"), np.array([[3, 1]]))
+    storage.write_json(run.path("target.json"), {"per_query": 7})
+    assert dedupe.load_index(run.out).tolist() == [[3, 1]]
+    assert dedupe.load_cap(run.out) == 7
+
+
+def test_more_shards_than_names_is_said_before_the_first_is_fetched(tmp_path):
+    run = Run(str(tmp_path), Config(sources=[{}], queries={}, lanes=1, shard_size=1))
+    storage.write_json(run.wave_path("lanes", 1, "0000.json"), {"rows": 100_001})
+    with pytest.raises(UserError, match="larger --shard-size"):
+        lanes.number_shards(run, 1)
+
+
+# --- what a person may type -------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        ["--seed", "-1"],
+        ["--seed", str(2**64)],
+        ["--waves", "300"],
+        ["--wave-hours", "-3"],
+        ["--wave-hours", "nan"],
+        ["--min-text", "10", "--max-text", "5"],
+        ["--encode-quality", "500"],
+        ["--retries", "-1"],
+        ["--host-rate", "-1"],
+        ["--contact", "me"],
+        ["--resolve", "a.example"],
+    ],
+)
+def test_a_value_that_would_fail_later_is_refused_at_once(wrong):
+    command = ["x.parquet", "--out", "o", "--queries", "absent.txt", "--contact", "a@b.example"]
+    with pytest.raises(UserError) as error:
+        options.make_config(options.parse([*command, *wrong])[0])
+    assert "absent.txt" not in str(error.value)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("wrong", ["abc", "0", "1.5", str(10**30)])
+def test_a_number_that_is_none_is_named(wrong, capsys):
+    command = ["x", "--out", "o", "--queries", "q", "--contact", "a@b.example"]
+    with pytest.raises(SystemExit):
+        options.parse([*command, "--per-query", wrong])
+    said = capsys.readouterr().err.splitlines()[-1]
+    assert wrong in said
+    assert "_positive" not in said
+
+
+@pytest.mark.parametrize("match", ["default", "metaclip"])
+def test_a_list_with_nulls_loses_them_alone(tmp_path, match):
+    path = str(tmp_path / "q.parquet")
+    pq.write_table(pa.table({"query": ["dress", None, "hat", "dress", None]}), path)
+    table, left_out = queries.read_list(path, match)
+    assert table["query"].to_pylist() == ["dress", "hat"]
+    assert left_out == {"unmatchable": 2, "repeated": 1}
+
+
+def test_what_is_left_out_of_a_list_is_left_out_for_one_reason(tmp_path):
+    path = tmp_path / "q.txt"
+    path.write_text("dress\n?\n!\nDress\n")
+    table, left_out = queries.read_list(str(path), "default")
+    assert len(table) + sum(left_out.values()) == 4
+
+
+@pytest.mark.parametrize(
+    "columns",
+    [{"query": [["a"]]}, {"query": ["a"], "count": ["many"]}, {"query": ["a"], "sources": ["b"]}],
+)
+def test_a_list_with_a_column_of_another_type_is_named(tmp_path, columns):
+    path = str(tmp_path / "q.parquet")
+    pq.write_table(pa.table(columns), path)
+    with pytest.raises(UserError, match=r"q\.parquet: column '\w+' holds"):
+        queries.read_list(path, "default")
+
+
+def test_half_a_surrogate_pair_in_a_list_is_named(tmp_path):
+    path = tmp_path / "q.json"
+    path.write_text('["dress", "\\ud800"]')
+    with pytest.raises(UserError, match="surrogate"):
+        queries.read_list(str(path), "default")
