@@ -144,7 +144,11 @@ def gather_lane(run: Run, wave: int, lane: int) -> tuple[pa.Table, pa.Table]:
 
 
 def presets(table: pa.Table, hosts: pa.Table, allowed: Allowed) -> pa.Array:
-    """Returns string [n]: the outcome of rows that are not to be fetched, null for the others."""
+    """Returns string [n]: the outcome of rows that are not to be fetched, null for the others.
+
+    Those of a host that did not answer stay null: the fetcher asks nothing of it either, but knows
+    whether its address is forbidden.
+    """
     host_of = pc.index_in(table["host"], hosts["host"]).to_numpy()
     robots = hosts["robots"].to_pylist()
     preset = np.full(len(table), None, object)
@@ -152,8 +156,6 @@ def presets(table: pa.Table, hosts: pa.Table, allowed: Allowed) -> pa.Array:
         decision = robots[host]
         if decision == "disallow_all":
             preset[rows] = "robots_disallowed"
-        elif decision == "unreachable":
-            preset[rows] = "robots_unreachable"
         elif decision == "rules":
             urls = table["url"].take(pa.array(rows)).to_pylist()
             may = np.array(allowed(hosts["rules"][host].as_py(), urls), bool)

@@ -1,9 +1,12 @@
 """A walk through the JSON of a WAT record to its image links, without parsing the rest.
 
-The text is walked as JSON's grammar says (RFC 8259): strings with their escapes, nested values
-skipped by counting brackets. Only where the grammar ends is nothing checked: what a skipped value
-holds may be no JSON. Where a key or a path is written with escapes, or the walk meets what it does
-not expect, it gives up, and the record is parsed as a whole.
+The JSON is walked through as its grammar says (RFC 8259) as far as the list of links. In there, only the
+bytes `IMG@/src"` are looked for, and the objects of strings round them are walked through. That finds
+every image link: in JSON such bytes can only be the end of a string, because a quotation mark within
+one is escaped; `{"` can only be the start of an object or the end of a string, and from the latter
+no walk succeeds. It gives up where ASCII may be written with escapes and where it does not meet what
+it expects; then the record is parsed as a whole. It takes for granted that the rest of the record is
+JSON, and that objects with such a path stand in the list of links only.
 """
 
 from __future__ import annotations
@@ -25,7 +28,6 @@ _STARTS = np.cumsum([0, *map(len, _NAMES)]).astype(np.int64)
 _HEAD, _BASE, _LINKS, _FIRST_KEY, _IMAGE_PATH = 4, 5, 6, 7, len(_NAMES) - 1
 _KEYS = len(KEYS)
 _WIDTH = WIDTH
-_USUAL = np.frombuffer(b'"path":"', np.uint8)
 _IMAGE = np.frombuffer(b'IMG@/src"', np.uint8)
 _SHORTEST = len(b'{"path":"IMG@/src"}')  # bytes of an image link
 _GIVE_UP = -1
@@ -112,9 +114,10 @@ def _string(data, at):
     return len(data)
 
 
-@njit(types.int64(U8, types.int64, types.int64), cache=True, nogil=True)
-def _skip(data, at, depth):
-    """The place after the value that starts at `at`; of depth 1, after the object that holds it."""
+@njit(types.int64(U8, types.int64), cache=True, nogil=True)
+def _skip(data, at):
+    """The place after the value that starts at `at`."""
+    depth = 0
     while at < len(data):
         byte = data[at]
         if byte == 34:
@@ -191,31 +194,44 @@ def _value_of(data, at, name):
             return len(data) if end >= 0 else _GIVE_UP
         if _is(data, begin, end, name):
             return value
-        at = _after(data, _skip(data, value, 0))
+        at = _after(data, _skip(data, value))
 
 
 @njit(types.int64(U8, types.int64), cache=True, nogil=True)
-def _other_path(data, at):
-    """The place of the path's value if an object starts, as usual, with another path; else -1."""
-    value = at + len(_USUAL)
-    if value + len(_IMAGE) >= len(data):
-        return -1
-    for i in range(len(_USUAL)):
-        if data[at + i] != _USUAL[i]:
-            return -1
-    for i in range(len(_IMAGE)):
-        if data[value + i] != _IMAGE[i]:
-            return -1 if data[value + i] == 92 else value - 1
-    return -1
+def _next_image(data, at):
+    """The place of the next `IMG@/src"`; len(data) if there is none, -1 if it may be escaped."""
+    end = len(data) - len(_IMAGE)
+    while at < end:
+        byte = data[at]
+        if byte == 73:
+            i = 1
+            while i < len(_IMAGE) and data[at + i] == _IMAGE[i]:
+                i += 1
+            if i == len(_IMAGE):
+                return at
+        elif byte == 92:
+            if data[at - 1] == 64 or (data[at + 1] == 117 and data[at + 2] == 48 == data[at + 3]):
+                return _GIVE_UP
+            at += 1
+        at += 1
+    return len(data)
+
+
+@njit(types.int64(U8, types.int64, types.int64), cache=True, nogil=True)
+def _object_of(data, at, least):
+    """The place after the brace that starts the object of strings in which `at` is; or -1."""
+    while at >= least:
+        if data[at] == 123:
+            key = _space(data, at + 1)
+            if data[key] == 34:
+                return at + 1
+        at -= 1
+    return _GIVE_UP
 
 
 @njit(types.int64(U8, types.int64, writable(I32), types.int64), cache=True, nogil=True)
 def _link(data, at, row, start):
     """Notes the values of the link object after whose brace `at` is; the place after the object."""
-    row[start] = -1
-    other = _other_path(data, at)
-    if other >= 0:
-        return _skip(data, other, 1)
     for i in range(_WIDTH):
         row[start + i] = -1
     row[start + 2 * _KEYS] = 0
@@ -234,16 +250,14 @@ def _link(data, at, row, start):
             if close < 0:
                 close = -1 - close
                 row[start + 2 * _KEYS] |= bit
-            if key == 0 and (row[start + 2 * _KEYS] & 1 or not _is(data, value + 1, close, _IMAGE_PATH)):
-                return _skip(data, close + 1, 1) if not row[start + 2 * _KEYS] & 1 else _GIVE_UP
             row[start + 2 * key] = value
             row[start + 2 * key + 1] = close + 1
             at = close + 1
         else:
-            if key > 0:
+            if key >= 0:
                 row[start + 2 * key] = -1
                 row[start + 2 * key + 1] = -1
-            at = _skip(data, value, 0)
+            at = _skip(data, value)
         at = _after(data, at)
 
 
@@ -252,6 +266,14 @@ def _copy(data, begin, end, values, used):
     for i in range(end - begin):
         values[used + i] = data[begin + i]
     return used + end - begin
+
+
+@njit(types.boolean(writable(I32), types.int64), cache=True, nogil=True)
+def _has_text(places, row):
+    for key in range(ALT, IMAGE_TITLE + 1):
+        if places[row + 2 * key + 1] > places[row + 2 * key] + 2:
+            return True
+    return False
 
 
 @njit(_RESULT(U8, writable(I32), types.int64, writable(U8), types.int64), cache=True, nogil=True)
@@ -284,32 +306,25 @@ def _find_links(data, places, rows, values, used):
         used = _copy(data, base, close + 1, values, used)
         places[first + 3] = used
     count, images = 1, 0
-    if at >= len(data) or data[at] != 91:
-        return count, used
-    at = _space(data, at + 1)
-    while at < len(data) and data[at] != 93:
-        if data[at] != 123:
-            at = _space(data, _after(data, _skip(data, at, 0)))
-            continue
-        start = at
-        row = first + count * _WIDTH
-        at = _link(data, start + 1, places, row)
-        if at < 0 or at > len(data):
+    least = at
+    at = _next_image(data, at)
+    while 0 <= at < len(data):
+        start = _object_of(data, at, least)
+        if start < 0:
             return _GIVE_UP, used
-        if places[row] < 0:
-            at = _space(data, _after(data, at))
-            continue
-        images += 1
-        if (
-            places[row + 2 * ALT + 1] > places[row + 2 * ALT] + 2
-            or places[row + 2 * TITLE + 1] > places[row + 2 * TITLE] + 2
-            or places[row + 2 * IMAGE_TITLE + 1] > places[row + 2 * IMAGE_TITLE] + 2
-        ):
-            for i in range(2 * _KEYS):
-                if places[row + i] >= 0:
-                    places[row + i] += used - start
-            used = _copy(data, start, at, values, used)
-            count += 1
-        at = _space(data, _after(data, at))
+        row = first + count * _WIDTH
+        least = _link(data, start, places, row)
+        if least <= at or least > len(data):
+            return _GIVE_UP, used
+        path, path_end = places[row], places[row + 1]
+        if path >= 0 and _is(data, path + 1, path_end - 1, _IMAGE_PATH):
+            images += 1
+            if _has_text(places, row):
+                for i in range(2 * _KEYS):
+                    if places[row + i] >= 0:
+                        places[row + i] += used - start
+                used = _copy(data, start, least, values, used)
+                count += 1
+        at = _next_image(data, least)
     places[first + 2 * _KEYS] |= images << 8
-    return count if at < len(data) else _GIVE_UP, used
+    return count if at > 0 else _GIVE_UP, used
