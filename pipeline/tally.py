@@ -21,6 +21,7 @@ REASONS: dict[str, str] = {
     "not_http": "The address is not http or https (blob:, file:, javascript:, ...).",
     "bad_url": "The address is not a URL.",
     "url_too_long": "The URL has more than 8,190 bytes, the longest request line servers take.",
+    "too_many_images": "The page has more than 20,000 images, and this is not among the first.",
     "noscript_twin": "The same URL and text stand on the page outside <noscript> too.",
     "text_too_short": "The text has fewer characters than --min-text.",
     "text_too_long": "The text has more characters than --max-text.",

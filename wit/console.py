@@ -36,7 +36,7 @@ class Screen:
         self.out = out or sys.stderr
         self.live = self.out.isatty()
         self.shown = ""
-        self.due = 0.0
+        self.due = time.monotonic() + QUIET_SECONDS
 
     def now(self, line: str) -> None:
         """Shows a line that the next one replaces; seldom where there is no terminal."""

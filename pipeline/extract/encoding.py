@@ -1,14 +1,15 @@
 """A page's bytes as UTF-8, whatever encoding it is in.
 
-Where the HTML Standard (13.2.3.2) takes a page's word for its encoding, this looks first: bytes that
-are valid UTF-8 and not only ASCII are UTF-8, whatever a server or a <meta> says. (Of the 1,040
-test pages, 15 are in UTF-8 under a head that says otherwise. A text in another encoding that is valid
-UTF-8 by chance has next to no letters beyond ASCII.) Else, in this order: a byte order mark, the
-HTTP head, the <meta>, what the bytes look like.
+Where the HTML Standard (13.2.3.2) takes a page's word for its encoding, this looks first: bytes
+that are valid UTF-8 and not only ASCII are UTF-8, whatever a server or a <meta> says. (Of the 1,040
+test pages, 15 are in UTF-8 under a head that says otherwise. A text in another encoding that is
+valid UTF-8 by chance has next to no letters beyond ASCII.) Else, in this order: a byte order mark,
+the HTTP head, the <meta>, what the bytes look like.
 """
 
 from __future__ import annotations
 
+import codecs
 import re
 
 from resiliparse.parse.encoding import detect_encoding, map_encoding_to_html5
@@ -31,7 +32,7 @@ _SEVEN_BIT = {"iso2022_jp"}
 
 
 def to_utf8(page: bytes, content_type: str = "") -> bytes:
-    """The page in UTF-8; what is wrong in its encoding becomes U+FFFD.
+    """The page in UTF-8; what is wrong in its encoding becomes U+FFFD (in UTF-8: Windows-1252).
 
     Args:
         page: as archived, after the HTTP codings.
@@ -77,7 +78,20 @@ def _codec(label: str) -> str | None:
 
 def _recode(page: bytes, codec: str) -> bytes:
     try:
-        text = page.decode(_WIDER.get(codec, codec), "replace")
+        text = page.decode(_WIDER.get(codec, codec), _WINDOWS if codec == "utf-8" else "replace")
     except LookupError:
-        text = page.decode("utf-8", "replace")
+        text = page.decode("utf-8", _WINDOWS)
     return text.encode("utf-8", "replace")
+
+
+def _as_windows(error: UnicodeError) -> tuple[str, int]:
+    """Takes the bytes of a page in UTF-8 that are not UTF-8 for Windows-1252: text pasted in."""
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    if error.reason == "unexpected end of data":
+        return "\ufffd", error.end
+    return error.object[error.start : error.end].decode("cp1252", "replace"), error.end
+
+
+_WINDOWS = "webimagetext.windows"
+codecs.register_error(_WINDOWS, _as_windows)

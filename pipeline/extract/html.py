@@ -10,8 +10,8 @@ addresses that it names, one counts: the one a reader would see.
 4. Any other data- attribute with an address that ends as pictures' do.
 
 Its texts are `alt`, `title`, `data-image-title` and the <figcaption> of the innermost <figure>.
-Images in <template> are not on the page. Those in <noscript> are, for readers without scripts; where
-one only repeats an image beside it, it is counted as `noscript_twin`.
+Images in <template> are not on the page. Those in <noscript> are, for readers without scripts;
+where one only repeats an image beside it, it is counted as `noscript_twin`.
 """
 
 from __future__ import annotations
@@ -36,14 +36,20 @@ LAZY = (
 )
 LAZY_SRCSET = ("data-srcset", "data-lazy-srcset", "data-original-set", "nitro-lazy-srcset")
 TEXTS = ("alt", "title", "data-image-title")
+MOST_IMAGES = 20_000  # of a page; ordinary ones have fewer than 2,000
+LONGEST_CAPTION = 4096  # bytes of HTML; more is no caption
+NONE = 2**31  # beyond any page
 
+_LAZY = frozenset(LAZY)
 _ATTRIBUTE = re.compile(
     rb"([^ \t\n\r\f/][^ \t\n\r\f/>=]*)"
     rb"""(?:[ \t\n\r\f]*=[ \t\n\r\f]*(?:"([^"]*)"|'([^']*)'|([^ \t\n\r\f>"'][^ \t\n\r\f>]*)))?"""
 )
-_ENTITY = re.compile(r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*(?:;|(?![A-Za-z0-9=])))")
+_ENTITY = re.compile(
+    r"&(?:#[0-9]+;?|#[xX][0-9a-fA-F]+;?|[A-Za-z][A-Za-z0-9]*(?:;|(?![A-Za-z0-9=])))"
+)
 _MARKUP = re.compile(
-    rb"<!--.*?-->|<(script|style|noscript|svg)[ \t\n\r\f/>].*?</\1[ \t\n\r\f/>]"
+    rb"<!--.*?(?:-->|\Z)|<(script|style|noscript|svg)[ \t\n\r\f/>].*?(?:</\1[ \t\n\r\f/>]|\Z)"
     rb"""|</?([a-z][a-z0-9-]*)(?:[^>"']|"[^"]*"|'[^']*')*>?""",
     re.IGNORECASE | re.DOTALL,
 )
@@ -52,7 +58,8 @@ _INLINE = frozenset(
     b"time u var wbr".split()
 )
 _PICTURE_NAME = re.compile(r"\.(?:jpe?g|png|webp|gif|avif|bmp|tiff?|jfif)(?:$|[?#])", re.IGNORECASE)
-_CANDIDATE = re.compile(r"[\s,]*([^\s,]\S*[^\s,]|[^\s,])(?:\s+([0-9.]+)[wx]\b[^,]*)?\s*(?:,|$)")
+_SEPARATORS, _NO_SPACE = re.compile(r"[\s,]*"), re.compile(r"\S*")
+_WIDTH = re.compile(r"(?<!\S)([0-9]{1,9}(?:\.[0-9]{1,9})?)[wx](?![^\s,])")
 
 
 @dataclass(slots=True)
@@ -63,7 +70,7 @@ class Image:
         attributes: lower-case names and decoded values; of equal names the first.
         noscript: whether it stands in <noscript>.
         sources: the srcsets of the <source>s in its <picture>.
-        captions: of its <figure>; shared by the images of one figure.
+        captions: of its <figure>, one or none; shared by the figure's images.
     """
 
     attributes: dict[str, str]
@@ -82,11 +89,10 @@ def extract(page: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) -
         rows: takes the links.
         tally: counts pages, images and texts.
     """
-    images, base_href = find_images(page)
+    images, base_href, more = find_images(page)
     tally.see("pages")
-    if not images:
-        return
-    tally.see("images", len(images))
+    tally.see("images", len(images) + more)
+    tally.add("too_many_images", more)
     links: list[tuple[str, str, str]] = []
     noscript: list[bool] = []
     without = extra = 0
@@ -107,18 +113,25 @@ def extract(page: bytes, page_url: str, offset: int, rows: Rows, tally: Tally) -
     tally.see("extra_texts", extra)
 
 
-def find_images(page: bytes) -> tuple[list[Image], str | None]:
-    """The image elements of a page in UTF-8, in order, and the href of its <base>."""
+def find_images(page: bytes) -> tuple[list[Image], str | None, int]:
+    """The image elements of a page in UTF-8, in order, and the href of its <base>.
+
+    The last value is how many more images there are than MOST_IMAGES.
+    """
     images: list[Image] = []
+    more = 0
     base_href = None
     noscript = template = 0
     figures: list[list[str]] = []  # the captions of the open figures
     sources: list[str] | None = None  # of the open picture
-    caption_start = -1
+    caption_start = NONE
     for kind, start, end in tokens.find_tags(page).tolist():
         if template and abs(kind) != tokens.TEMPLATE:
             continue
         if kind in (tokens.IMG, tokens.AMP_IMG):
+            if len(images) == MOST_IMAGES:
+                more += 1
+                continue
             image = Image(parse_attributes(page[start:end]), noscript > 0)
             if figures:
                 image.captions = figures[-1]
@@ -135,13 +148,13 @@ def find_images(page: bytes) -> tuple[list[Image], str | None]:
             sources = None
         elif kind == tokens.FIGURE:
             figures.append([])
-            caption_start = -1
+            caption_start = NONE
         elif kind == tokens.FIGCAPTION:
             caption_start = end + 1
         elif kind in (-tokens.FIGCAPTION, -tokens.FIGURE):
-            if figures and caption_start >= 0:
+            if figures and not figures[-1] and 0 <= start - caption_start <= LONGEST_CAPTION:
                 figures[-1].append(text_of(page[caption_start:start]))
-            caption_start = -1
+            caption_start = NONE
             if kind == -tokens.FIGURE and figures:
                 figures.pop()
         elif kind == tokens.NOSCRIPT:
@@ -152,7 +165,7 @@ def find_images(page: bytes) -> tuple[list[Image], str | None]:
             base_href = parse_attributes(page[start:end]).get("href")
         elif abs(kind) == tokens.TEMPLATE:
             template = max(0, template + (1 if kind > 0 else -1))
-    return images, base_href
+    return images, base_href, more
 
 
 def parse_attributes(tag: bytes) -> dict[str, str]:
@@ -177,7 +190,9 @@ def _decode(match: re.Match[str]) -> str:
 def text_of(fragment: bytes) -> str:
     """The text of a piece of HTML: inline tags vanish, all others separate words."""
     if b"<" in fragment:
-        fragment = _MARKUP.sub(lambda m: b"" if (m[2] or b"").lower() in _INLINE else b" ", fragment)
+        fragment = _MARKUP.sub(
+            lambda m: b"" if (m[2] or b"").lower() in _INLINE else b" ", fragment
+        )
     return html.unescape(fragment.decode("utf-8", "replace"))
 
 
@@ -190,7 +205,7 @@ def choose_address(image: Image) -> tuple[str, str]:
     """
     found = image.attributes
     src = found.get("src", "").strip()
-    for name in LAZY:
+    for name in () if _LAZY.isdisjoint(found) else LAZY:
         if name in found and _is_address(lazy := found[name].strip()):
             if src and lazy.startswith(src) and "is-pending-load=1" in lazy:
                 break  # Jetpack: the same picture
@@ -213,21 +228,35 @@ def choose_address(image: Image) -> tuple[str, str]:
 
 def _is_address(text: str) -> bool:
     """Whether a lazy attribute's value is an address, and not a flag, a size or a template."""
-    if not text or text[:5].lower() == "data:" or not text[0].isalnum() and text[0] not in "/._~%?":
+    if not text or text[:5].lower() == "data:":
         return False
-    if any(mark in text for mark in "{}<>\"|\n"):
+    if not text[0].isalnum() and text[0] not in "/._~%?":
+        return False
+    if any(mark in text for mark in '{}<>"|\n'):
         return False
     return "/" in text or _PICTURE_NAME.search(text) is not None
 
 
 def best_of_srcset(srcset: str) -> str | None:
-    """The address of the widest (or densest) picture of a srcset that is not a data: URL."""
+    """The address of the widest (or densest) picture of a srcset that is not a data: URL.
+
+    Parsed as the HTML Standard says (4.8.4.3.10), without its parentheses, which nothing uses.
+    """
     best, most = None, -1.0
-    for address, size in _CANDIDATE.findall(srcset):
-        try:
-            width = float(size or 1)
-        except ValueError:
-            width = 0.0
-        if width > most and address[:5].lower() != "data:" and "{" not in address:
+    at = 0
+    while at < len(srcset):
+        start = _SEPARATORS.match(srcset, at).end()
+        end = _NO_SPACE.match(srcset, start).end()
+        address = srcset[start:end]
+        width = 1.0
+        at = end
+        if address.endswith(","):
+            address = address.rstrip(",")
+        else:
+            comma = srcset.find(",", end)
+            at = comma + 1 if comma >= 0 else len(srcset)
+            found = _WIDTH.search(srcset[end:at])
+            width = float(found[1]) if found else width
+        if address and width > most and address[:5].lower() != "data:" and "{" not in address:
             best, most = address, width
     return best

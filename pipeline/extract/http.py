@@ -26,7 +26,7 @@ class TooLarge(Exception):
 
 
 def split_response(block: bytes) -> tuple[dict[str, str], bytes] | None:
-    """Head fields (lower-case names; of equal names the last) and body; None if it is no response."""
+    """Head fields (lower-case names; of equal ones the last) and body; None if it is none."""
     if not block.startswith((b"HTTP/", b"ICY ")):
         return None
     end = _HEAD_END.search(block, 0, LARGEST_HEAD)

@@ -75,7 +75,9 @@ def _noscript_twins(
     """Rows in <noscript> whose URL and text their page has outside it too."""
     rows = np.flatnonzero(np.isin(page, page[noscript]) & keep)
     at = pa.array(rows)
-    pairs = zip(page[rows].tolist(), found.take(at).to_pylist(), texts.take(at).to_pylist(), strict=True)
+    pairs = zip(
+        page[rows].tolist(), found.take(at).to_pylist(), texts.take(at).to_pylist(), strict=True
+    )
     keys = list(zip(rows.tolist(), pairs, strict=True))
     shown = {pair for row, pair in keys if not noscript[row]}
     return [row for row, pair in keys if noscript[row] and pair in shown]

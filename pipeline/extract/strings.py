@@ -12,7 +12,8 @@ from wit.kernel_types import I64, U8, writable
 
 def buffers_of(strings: pa.Array) -> tuple[np.ndarray, np.ndarray]:
     """The bytes (uint8 [m]) and the offsets (int64 [n + 1]) of string [n] without nulls."""
-    _, offsets, data = strings.cast(pa.large_string()).buffers()
+    strings = strings.cast(pa.large_string())
+    _, offsets, data = strings.buffers()
     if offsets is None or data is None or not data.size:
         return np.zeros(1, np.uint8), np.zeros(len(strings) + 1, np.int64)
     places = np.frombuffer(offsets, np.int64)[strings.offset : strings.offset + len(strings) + 1]
@@ -52,7 +53,7 @@ def replace_at(strings: pa.Array, rows: np.ndarray, values: list[str | None]) ->
 
 
 def tidy(text: str) -> str:
-    """The text with each run of white space (as str.split has it) as one space, none at the ends."""
+    """The text with each run of white space (str.split's) as one space, none at the ends."""
     return " ".join(text.split())
 
 

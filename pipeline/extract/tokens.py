@@ -152,10 +152,10 @@ def _same_name(data, at, name, length):
     """Whether the name of `length` bytes at `name` stands at `at`, in any case, and ends there."""
     if at + length >= len(data) or not _ends_name(data[at + length]):
         return False
-    for i in range(length):
-        if (data[at + i] | 32) != (data[name + i] | 32):
-            return False
-    return True
+    same = 0
+    while same < length and (data[at + same] | 32) == (data[name + same] | 32):
+        same += 1
+    return same == length
 
 
 @njit(types.int64(U8, types.int64, types.int64, types.int64, types.boolean), cache=True, nogil=True)

@@ -1,8 +1,8 @@
 """Image addresses made absolute and normal, by the WHATWG URL Standard (as browsers do).
 
-Nearly all addresses are written in normal form already, or are a normal path below the page's. Those
-are recognised a whole Arrow batch at a time, by a test that holds only where the standard's algorithm
-would change nothing; the rest go through Ada, its reference implementation.
+Nearly all addresses are written in normal form already, or are a normal path below the page's.
+Those are recognised a whole Arrow batch at a time, by a test that holds only where the standard's
+algorithm would change nothing; the rest go through Ada, its reference implementation.
 Both give the same URLs (tests/pipeline/test_extract_urls.py).
 """
 
@@ -25,7 +25,9 @@ LONGEST = 8190  # bytes; Apache's limit on a request line
 # Bytes that stay as they are: 1 in a host, 2 in a path, 4 in a query (their percent-encode sets).
 _STAYS = np.zeros(256, np.uint8)
 _STAYS[list(b"abcdefghijklmnopqrstuvwxyz0123456789_-.")] |= 1
-_STAYS[list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~!$&()*+,;=:@%|[]-./")] |= 6
+_STAYS[
+    list(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789_~!$&()*+,;=:@%|[]-./")
+] |= 6
 _STAYS[list(b"'")] |= 2
 _STAYS[list(b"?{}`^")] |= 4
 _SCHEME = np.frombuffer(b"https://", np.uint8)
@@ -112,9 +114,9 @@ def normalise(
 def is_normal(urls: pa.Array) -> np.ndarray:
     """Returns bool [n]: whether the standard's algorithm surely leaves a string as it is.
 
-    So it is for an http(s) URL with a lower-case host of ASCII, no user, no port, no IPv4 address (the
-    last label starts with a letter) and no punycode; a path of which no segment starts with a dot
-    or a percent sign (so none is a dot segment); no fragment.
+    So it is for an http(s) URL with a lower-case host of ASCII, no user, no port, no IPv4 address
+    (the last label starts with a letter) and no punycode; a path of which no segment starts with a
+    dot or a percent sign (so none is a dot segment); no fragment.
     """
     return _is_normal(*buffers_of(urls))
 
@@ -150,7 +152,9 @@ def _is_normal(data, offsets):
             continue
         before = 0
         while at < end and data[at] != 63 and fine:
-            fine = _STAYS[data[at]] & 2 and not (before == 47 and (data[at] == 46 or data[at] == 37))
+            fine = _STAYS[data[at]] & 2 and not (
+                before == 47 and (data[at] == 46 or data[at] == 37)
+            )
             before = data[at]
             at += 1
         while at < end and fine:
@@ -170,7 +174,9 @@ def _guess(raw: pa.Array, page: np.ndarray, bases: Sequence[Base]) -> pa.Array:
         prefixes += (base.folder, base.origin, base.scheme)
     relative = pc.invert(pc.match_substring_regex(raw, r"^[?#]|^[^/]*:|^$"))
     rooted, with_host = pc.starts_with(raw, "/"), pc.starts_with(raw, "//")
-    kind = sum(flags.to_numpy(zero_copy_only=False).astype(np.int64) for flags in (rooted, with_host))
+    kind = sum(
+        flags.to_numpy(zero_copy_only=False).astype(np.int64) for flags in (rooted, with_host)
+    )
     at = np.where(relative.to_numpy(zero_copy_only=False), 1 + 3 * page + kind, 0)
     return pc.binary_join_element_wise(pa.array(prefixes).take(pa.array(at)), raw, "")
 

@@ -1,12 +1,12 @@
 """A walk through the JSON of a WAT record to its image links, without parsing the rest.
 
-The JSON is walked through as its grammar says (RFC 8259) as far as the list of links. In there, only the
-bytes `IMG@/src"` are looked for, and the objects of strings round them are walked through. That finds
-every image link: in JSON such bytes can only be the end of a string, because a quotation mark within
-one is escaped; `{"` can only be the start of an object or the end of a string, and from the latter
-no walk succeeds. It gives up where ASCII may be written with escapes and where it does not meet what
-it expects; then the record is parsed as a whole. It takes for granted that the rest of the record is
-JSON, and that objects with such a path stand in the list of links only.
+The JSON is walked through as its grammar says (RFC 8259) as far as the list of links. In there,
+only the bytes `IMG@/src"` are looked for, and the objects of strings round them are walked through.
+That finds every image link: in JSON such bytes can only be the end of a string, because a quotation
+mark within one is escaped; `{"` can only be the start of an object or the end of a string, and from the
+latter no walk succeeds. It gives up where ASCII may be written with escapes and where it does not
+meet what it expects; then the record is parsed as a whole. It takes for granted that the rest of
+the record is JSON, and that objects with such a path stand in the list of links only.
 """
 
 from __future__ import annotations
@@ -44,12 +44,12 @@ class Found:
     """The values of image links, record after record, in two arrays that grow.
 
     Attributes:
-        places: int32 [rows, 13]. Each record of an HTML page has a row for its base, in the place of
-            the url, then one for each image link with an alt or a title that is not "", in order.
-            Columns 2k and 2k+1 are the begin and the end in `values` of the value of KEYS[k] with
-            its quotation marks, -1 where there is none; the last column has bit k set if that
-            value has escapes. The last column of a base's row has the number of all image links
-            from bit 8 on.
+        places: int32 [rows, 13]. Each record of an HTML page has a row for its base, in the place
+            of the url, then one for each image link with an alt or a title that is not "", in
+            order. Columns 2k and 2k+1 are the begin and the end in `values` of the value of KEYS[k]
+            with its quotation marks, -1 where there is none; the last column has bit k set if
+            that value has escapes. The last column of a base's row has the number of all image
+            links from bit 8 on.
         values: uint8 [used].
     """
 
@@ -64,10 +64,12 @@ class Found:
 
     @property
     def places(self) -> np.ndarray:
+        """The rows so far."""
         return self._places[: self.rows * WIDTH].reshape(-1, WIDTH)
 
     @property
     def values(self) -> np.ndarray:
+        """The bytes so far."""
         return self._values[: self.used]
 
     def images(self, row: int) -> int:
@@ -75,7 +77,7 @@ class Found:
         return int(self._places[(row + 1) * WIDTH - 1]) >> 8
 
     def add(self, block: bytes | memoryview) -> int:
-        """Walks through a record; the number of rows added: 0 for no HTML page, -1 for giving up."""
+        """Walks through a record; the rows added: 0 if it is of no HTML page, -1 for giving up."""
         most = (self.rows + 2 + len(block) // _SHORTEST) * WIDTH
         if most > len(self._places):
             self._places = _enlarge(self._places, most)
@@ -146,10 +148,10 @@ def _is(data, begin, end, name):
     first = _STARTS[name]
     if end - begin != _STARTS[name + 1] - first:
         return False
-    for i in range(end - begin):
-        if data[begin + i] != _TEXT[first + i]:
-            return False
-    return True
+    same = 0
+    while same < end - begin and data[begin + same] == _TEXT[first + same]:
+        same += 1
+    return same == end - begin
 
 
 @njit(types.UniTuple(types.int64, 3)(U8, types.int64), cache=True, nogil=True)

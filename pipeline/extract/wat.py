@@ -1,10 +1,10 @@
 """Image links out of WAT records: Common Crawl's JSON of a page's metadata.
 
 An image link stands at Envelope.Payload-Metadata.HTTP-Response-Metadata.HTML-Metadata.Links as
-`{"path":"IMG@/src","url":...,"alt":...,"title":...}`. A page has ten other links for each of them, so
-a record is not parsed but walked through (`pipeline.extract.walk`), and the strings of a whole batch
-of records are cut out at once. `parse_links` is the definition of what is found, and what is done
-with records that are not written as usual (tests/pipeline/test_extract_wat.py).
+`{"path":"IMG@/src","url":...,"alt":...,"title":...}`. A page has ten other links for each of them,
+so a record is not parsed but walked through (`pipeline.extract.walk`), and the strings of a whole
+batch of records are cut out at once. `parse_links` is the definition of what is found, and what is
+done with records that are not written as usual (tests/pipeline/test_extract_wat.py).
 """
 
 from __future__ import annotations

@@ -11,8 +11,8 @@ from pipeline.sources.expand import expand
 from pipeline.sources.members import Progress
 from pipeline.sources.source import Source
 from pipeline.sources.tables import read_table
+from pipeline.sources.web import open_source
 from pipeline.tally import Tally
-from wit import storage
 
 __all__ = ["Source", "expand", "read"]
 
@@ -33,5 +33,5 @@ def read(
     if source.kind == "table":
         yield from read_table(source, tally, progress)
         return
-    with storage.open_read(source.path) as file:
+    with open_source(source.path) as file:
         yield from read_crawl(file, source.path, tally, progress)

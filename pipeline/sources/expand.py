@@ -5,9 +5,10 @@ from __future__ import annotations
 import gzip
 import os
 
-from pipeline.sources.commoncrawl import list_crawl
+from pipeline.sources.commoncrawl import PLACES, list_crawl
 from pipeline.sources.source import Kind, Source, TableFormat
 from pipeline.sources.tables import check_table
+from pipeline.sources.web import WEB, open_source
 from wit import storage
 from wit.errors import UserError
 
@@ -20,7 +21,7 @@ TABLE_FORMATS: dict[str, TableFormat] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
-LISTS = (".paths", ".paths.gz")
+LISTS = (".txt", ".paths", ".paths.gz")
 KNOWN = "WARC, WAT, ARC (plain, .gz, .zst), .parquet, .csv, .tsv and .jsonl are read"
 CHECKED = 100  # tables whose columns are looked at before anything starts
 GLOB = frozenset("*?[")
@@ -39,7 +40,7 @@ def expand(
 
     Args:
         inputs: paths or URLs of files; globs; folders (all files of known kinds in them); `@FILE`
-            and `*.paths[.gz]` with a path a line; `cc:CRAWL-ID[:wat|:warc]`.
+            and `*.txt`, `*.paths[.gz]` with a path a line; `cc:CRAWL-ID[:wat|:warc]`.
         url_column, text_column: of tables.
         files: how many of a cc: crawl's files, chosen by a hash with the seed; None for all.
         common_crawl: `https` or `s3`, where cc: reads from.
@@ -63,7 +64,7 @@ def expand(
 def _paths(name: str) -> list[str]:
     if name.startswith("@") or name.endswith(LISTS):
         return _listed(name.removeprefix("@"))
-    if GLOB & set(name) and not name.startswith(("http://", "https://")):
+    if GLOB & set(name) and not name.startswith(WEB):
         found = _matching(name)
         if not found:
             raise UserError(f"{name}: no file matches; check the pattern (quote it for the shell)")
@@ -102,12 +103,20 @@ def _listed(name: str) -> list[str]:
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise UserError(f"{name}: empty; it should hold a path a line")
-    return [path if "://" in path else os.path.abspath(path) for path in found]
+    return [_absolute(path) for path in found]
+
+
+def _absolute(path: str) -> str:
+    """A listed path; one of Common Crawl's own lists stands for its public address."""
+    if path.startswith("crawl-data/"):
+        return PLACES["https"] + path
+    return path if "://" in path else os.path.abspath(path)
 
 
 def _source(path: str, url_column: str | None, text_column: str | None, count: int) -> Source:
     """Returns a file with its kind; sizes are asked for unless there are very many files."""
-    size = storage.size(path) if storage.is_local(path) or count <= CHECKED else None
+    asked = storage.is_local(path) or (count <= CHECKED and not path.startswith(WEB))
+    size = storage.size(path) if asked else None
     if size is None and storage.is_local(path):
         raise UserError(f"{path}: no such file; check the path")
     if size == 0:
@@ -134,7 +143,7 @@ def _kind_by_name(path: str) -> tuple[Kind, TableFormat | None] | None:
 
 
 def _kind_by_start(path: str) -> tuple[Kind, TableFormat | None] | None:
-    with storage.open_read(path) as file:
+    with open_source(path) as file:
         start = file.read(1024)
     if start.startswith(b"PAR1"):
         return "table", "parquet"

@@ -1,9 +1,9 @@
 """A file's bytes as stored: plain, in gzip members or in zstd frames, unpacked piece by piece.
 
-Common Crawl packs each record in a member of its own, so that it can be read from its offset; others
-pack a whole file in one. A damaged member costs what it holds: reading goes on at the next place
-where a member starts that unpacks to the start of a record. Nothing is unpacked further than asked
-for, so a bomb costs time, never memory.
+Common Crawl packs each record in a member of its own, so that it can be read from its offset;
+others pack a whole file in one. A damaged member costs what it holds: reading goes on at the next
+place where a member starts that unpacks to the start of a record. Nothing is unpacked further than
+asked for, so a bomb costs time, never memory.
 """
 
 from __future__ import annotations
@@ -26,7 +26,9 @@ RESCAN = 64 * 2**20  # bytes of damaged members that are searched for another me
 GZIP, ZSTD, LZ4 = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 ZSTD_SKIP = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
 DICTIONARY = b"\x5d\x2a\x4d\x18"  # a skippable frame with the dictionary of a .warc.zst
-RECORD_START = re.compile(rb"\s*(?:WARC/[01]\.|[a-z][a-z0-9+.-]*:[^\n]* [0-9]{12,14} [^\n]* -?[0-9]+\r?\n)")
+RECORD_START = re.compile(
+    rb"\s*(?:WARC/[01]\.|[a-z][a-z0-9+.-]*:[^\n]* [0-9]{12,14} [^\n]* -?[0-9]+\r?\n)"
+)
 
 Progress = Callable[[int], None]
 
@@ -177,7 +179,9 @@ def _zstd(stored: Stored, name: str) -> Callable[[], Any]:
             try:
                 content = zstandard.ZstdDecompressor().decompress(content, max_output_size=RESCAN)
             except zstandard.ZstdError as error:
-                raise UserError(f"{name}: its zstd dictionary is damaged ({error}); get it again") from error
+                raise UserError(
+                    f"{name}: its zstd dictionary is damaged ({error}); get it again"
+                ) from error
         dictionary = zstandard.ZstdCompressionDict(content)
     packer = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=2**27)
     return packer.decompressobj

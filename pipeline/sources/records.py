@@ -1,8 +1,8 @@
-"""The records of a WARC (WAT, WET) or ARC file, from its first to its last byte, whatever is broken.
+"""The records of a WARC (WAT, WET) or ARC file, from its first to its last byte, damaged or not.
 
 WARC: ISO 28500 (versions 0.17 to 1.1), also with line feeds alone as older crawlers wrote it. ARC:
-versions 1 and 2. Where a record's length is wrong, the head of the next one says where it ends; where
-a head is none, reading goes on at the next that is one.
+versions 1 and 2. Where a record's length is wrong, the head of the next one says where it ends;
+where a head is none, reading goes on at the next that is one.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from pipeline.tally import Tally
 from wit.errors import UserError
 
 LARGEST_HEAD = 2**16  # bytes
-LARGEST_BLOCK = 256 * 2**20  # bytes of a record that is of use
+LARGEST_BLOCK = 64 * 2**20  # bytes of a record that is of use
 HELD_BLOCK = 8 * 2**20  # bytes of a record of no use up to which its length is checked
 SEARCHED = 16 * 2**20  # bytes in which a file's first record has to start
 

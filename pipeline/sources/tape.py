@@ -10,8 +10,8 @@ from pipeline.sources.members import Piece
 class Tape:
     """The bytes `data[at:]` are next; `fill` adds to them, passing forgets what is before.
 
-    A damaged member ends the window: nothing is added until `pass_void`. `cut` is set once the window
-    has reached the end of a file that ends within a member.
+    A damaged member ends the window: nothing is added until `pass_void`. `cut` is set once the
+    window has reached the end of a file that ends within a member.
     """
 
     def __init__(self, pieces: Iterator[Piece]) -> None:
@@ -86,7 +86,7 @@ class Tape:
         return self.left > 0 or self.grow()
 
     def skip(self, n: int) -> bool:
-        """Passes n bytes without keeping them; False if damage, the end or a record comes before."""
+        """Passes n bytes without keeping them; False where `fill` would be."""
         while self.left < n:
             n -= self.left
             self.at = len(self.data)

@@ -6,6 +6,7 @@ import random
 import shutil
 import signal
 import subprocess
+import sys
 import time
 from collections import Counter
 from pathlib import Path
@@ -266,14 +267,14 @@ def test_other_options_are_refused_on_resume(whole, command):
         ("pairs.parquet", b"no parquet", ("pairs.parquet",)),
     ],
 )
-def test_a_bad_input_is_one_line_that_names_it(command, tmp_path, name, content, words):
+def test_a_bad_input_is_one_line_that_names_it(tmp_path, name, content, words):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
     one_line(
         run(
             [
-                "python" if False else command(tmp_path / "out")[0],
+                sys.executable,
                 "-m",
                 "wit.cli",
                 "harvest",
@@ -296,10 +297,10 @@ def _list(folder: Path) -> str:
     return str(path)
 
 
-def test_a_table_without_the_column_is_one_line_that_lists_those_it_has(command, tmp_path):
+def test_a_table_without_the_column_is_one_line_that_lists_those_it_has(tmp_path):
     path = tmp_path / "pairs.parquet"
     pq.write_table(pa.table({"address": ["http://a.example/x"], "words": ["dress"]}), path)
-    base = [command(tmp_path / "out")[0], "-m", "wit.cli", "harvest", str(path)]
+    base = [sys.executable, "-m", "wit.cli", "harvest", str(path)]
     base += ["--queries", _list(tmp_path), "--out", str(tmp_path / "out"), "--contact", "a@b.c"]
     one_line(run([*base, "--url-column", "link"]), "pairs.parquet", "link", "address", "words")
 

@@ -53,6 +53,8 @@ def test_a_workers_user_error_is_found_in_what_the_runner_makes_of_it():
 def test_where_there_is_no_terminal_progress_is_seldom_and_plain():
     with Screen() as screen:
         screen.out, screen.live = io.StringIO(), False
+        screen.now("begun")
+        screen.due = 0.0  # the pause is over
         for _ in range(100):
             screen.now("half way")
         screen.done("done")
