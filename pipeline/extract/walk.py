@@ -221,14 +221,15 @@ def _next_image(data, at):
 
 @njit(types.int64(U8, types.int64, types.int64), cache=True, nogil=True)
 def _object_of(data, at, least):
-    """The place after the brace that starts the object of strings in which `at` is; or -1."""
-    while at >= least:
-        if data[at] == 123:
-            key = _space(data, at + 1)
-            if data[key] == 34:
-                return at + 1
+    """The place after the brace that starts the list's object of strings in which `at` is; or -1."""
+    while at >= least and (data[at] != 123 or data[_space(data, at + 1)] != 34):
         at -= 1
-    return _GIVE_UP
+    before = at - 1
+    while before >= least and (data[before] == 32 or 9 <= data[before] <= 13):
+        before -= 1
+    if before < least or (data[before] != 44 and data[before] != 91):
+        return _GIVE_UP
+    return at + 1
 
 
 @njit(types.int64(U8, types.int64, writable(I32), types.int64), cache=True, nogil=True)
@@ -315,8 +316,8 @@ def _find_links(data, places, rows, values, used):
         if start < 0:
             return _GIVE_UP, used
         row = first + count * _WIDTH
-        least = _link(data, start, places, row)
-        if least <= at or least > len(data):
+        end = _link(data, start, places, row)
+        if end <= at or end > len(data):
             return _GIVE_UP, used
         path, path_end = places[row], places[row + 1]
         if path >= 0 and _is(data, path + 1, path_end - 1, _IMAGE_PATH):
@@ -325,8 +326,9 @@ def _find_links(data, places, rows, values, used):
                 for i in range(2 * _KEYS):
                     if places[row + i] >= 0:
                         places[row + i] += used - start
-                used = _copy(data, start, least, values, used)
+                used = _copy(data, start, end, values, used)
                 count += 1
-        at = _next_image(data, least)
+        least = end
+        at = _next_image(data, end)
     places[first + 2 * _KEYS] |= images << 8
     return count if at > 0 else _GIVE_UP, used
