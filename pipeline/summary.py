@@ -23,7 +23,7 @@ from pipeline.stages import in_order
 from pipeline.tally import REASONS, Tally
 from wit import shards, storage
 from wit.outcomes import OUTCOMES, SUCCESS
-from wit.pairs import HOSTS
+from wit.pairs import HOSTS, SAMPLES
 
 SHOWN_QUERIES = 1000
 SHOWN_HOSTS = 50
@@ -135,7 +135,7 @@ def read_samples(run: Run) -> pa.Table:
         storage.read_table(shards.final_path(folder, name, "parquet"), columns)
         for name in shards.list_shards(folder)[:SAMPLE_SHARDS]
     ]
-    return pa.concat_tables(tables) if tables else shards.SCHEMA.empty_table().select(columns)
+    return pa.concat_tables(tables) if tables else SAMPLES.empty_table().select(columns)
 
 
 # --- the report -------------------------------------------------------------------------------

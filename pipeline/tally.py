@@ -146,4 +146,5 @@ class Tally:
 def _count(counts: dict[str, int], known: dict[str, str], name: str, n: int) -> None:
     if name not in known:
         raise KeyError(f"{name!r} is none of {', '.join(known)}")
-    counts[name] = counts.get(name, 0) + n
+    if n:
+        counts[name] = counts.get(name, 0) + n

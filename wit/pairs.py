@@ -82,3 +82,34 @@ COVERAGE = pa.schema(
         pa.field("short_by", pa.int64(), nullable=False),  # min(cap, unique) - drawn
     ]
 )
+
+SAMPLES = pa.schema(  # a shard's Parquet: img2dataset's columns, then ours
+    [
+        pa.field("url", pa.string()),
+        pa.field("caption", pa.string()),  # the pair's text
+        pa.field("key", pa.string()),  # of the sample in the tar: shard and number, 9 digits
+        pa.field("status", pa.string()),  # success, failed_to_download, failed_to_resize
+        pa.field("error_message", pa.string()),  # null for success
+        pa.field("width", pa.int32()),  # pixels, of the stored picture
+        pa.field("height", pa.int32()),
+        pa.field("original_width", pa.int32()),  # pixels, of the fetched picture
+        pa.field("original_height", pa.int32()),
+        pa.field("exif", pa.string()),  # JSON of camera and exposure, at most 4 KB
+        pa.field("sha256", pa.string()),  # of the stored picture, hexadecimal
+        pa.field("outcome", pa.string()),  # one of wit.outcomes
+        pa.field("pair_id", PAIR_ID),
+        pa.field("page_url", pa.string()),
+        pa.field("attribute", pa.string()),
+        pa.field("language", pa.string()),
+        pa.field("query_ids", pa.list_(pa.int32())),
+        pa.field("priority", pa.uint64()),
+        pa.field("wave", pa.int8()),
+        pa.field("source", pa.int32()),
+        pa.field("row", pa.int32()),
+        pa.field("content_type", pa.string()),  # what the server said
+        pa.field("final_url", pa.string()),  # after redirects
+        pa.field("image_ext", pa.string()),  # of the member in the tar
+        pa.field("image_offset", pa.int64()),  # bytes into the tar, of the picture itself
+        pa.field("image_size", pa.int64()),  # bytes
+    ]
+)

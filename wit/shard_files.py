@@ -14,8 +14,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
-import pyarrow as pa
-
 from wit import storage
 from wit.errors import StorageError
 
@@ -25,39 +23,6 @@ PARTS = ("tar", "parquet")
 ATTEMPT = re.compile(r"[A-Za-z0-9_-]{1,80}")
 SHARD_FILE = re.compile(r"(\d{1,12})(_stats\.json|\.tar|\.parquet)")
 ATTEMPT_FILE = re.compile(rf"\.(\d{{1,12}})\.({ATTEMPT.pattern})\.(tar|parquet)")
-
-SCHEMA = pa.schema(
-    [
-        # img2dataset's columns
-        ("url", pa.string()),
-        ("caption", pa.string()),
-        ("key", pa.string()),
-        ("status", pa.string()),
-        ("error_message", pa.string()),
-        ("width", pa.int32()),
-        ("height", pa.int32()),
-        ("original_width", pa.int32()),
-        ("original_height", pa.int32()),
-        ("exif", pa.string()),
-        ("sha256", pa.string()),
-        # ours
-        ("outcome", pa.string()),
-        ("pair_id", pa.binary(16)),
-        ("page_url", pa.string()),
-        ("attribute", pa.string()),
-        ("language", pa.string()),
-        ("query_ids", pa.list_(pa.int32())),
-        ("priority", pa.uint64()),
-        ("wave", pa.int8()),
-        ("source", pa.int32()),
-        ("row", pa.int32()),
-        ("content_type", pa.string()),
-        ("final_url", pa.string()),
-        ("image_ext", pa.string()),
-        ("image_offset", pa.int64()),
-        ("image_size", pa.int64()),
-    ]
-)
 
 log = logging.getLogger("wit.shards")
 

@@ -28,12 +28,12 @@ from wit.manifest import build_manifest as build_manifest
 from wit.manifest import stats as stats
 from wit.manifest import write_manifest as write_manifest
 from wit.outcomes import OUTCOMES
+from wit.pairs import SAMPLES
 from wit.shard_files import (
     ATTEMPT,
     KEY_DIGITS,
     MOST_SAMPLES,
     PARTS,
-    SCHEMA,
     attempt_path,
     final_path,
     finish_name,
@@ -240,7 +240,7 @@ class ShardWriter:
             tar = _Hashed(file)
             offsets = self._write_tar(table, tar)
         place = table.schema.get_field_index("image_offset")
-        table = table.set_column(place, SCHEMA.field(place), pa.array(offsets, pa.int64()))
+        table = table.set_column(place, SAMPLES.field(place), pa.array(offsets, pa.int64()))
         with storage.open_write(paths["parquet"]) as file:
             parquet = _Hashed(file)
             storage.write_parquet(table, parquet)
@@ -271,7 +271,7 @@ class ShardWriter:
         }
         columns |= {name: self.rows[name] for name in CARRIED}
         arrays = []
-        for field in SCHEMA:
+        for field in SAMPLES:
             values = columns.get(field.name)
             if values is None:
                 values = [result.get(field.name) for result in results]
@@ -279,7 +279,7 @@ class ShardWriter:
                 arrays.append(pa.array(values, field.type))
             else:
                 arrays.append(values.cast(field.type))
-        return pa.Table.from_arrays(arrays, schema=SCHEMA)
+        return pa.Table.from_arrays(arrays, schema=SAMPLES)
 
     def _write_tar(self, table: pa.Table, file: "_Hashed") -> list[int | None]:
         """Writes the successes in the order of their keys; each row's image offset, else None."""

@@ -17,10 +17,10 @@ import pyarrow as pa
 from wit import storage
 from wit.errors import StorageError
 from wit.manifest import COUNTS, PER_SHARD, Progress, build_manifest, locate, no_progress
+from wit.pairs import SAMPLES
 from wit.shard_files import (
     ATTEMPT_FILE,
     PARTS,
-    SCHEMA,
     SHARD_FILE,
     attempt_path,
     check_stats,
@@ -163,8 +163,8 @@ def _check_ours(folder: str, name: str, stats: dict[str, Any], tars: bool) -> It
     except StorageError as error:
         yield Problem(parquet, str(error).removeprefix(f"{parquet}: ").split(";")[0], redo)
         return
-    if table.schema.names != SCHEMA.names:
-        odd = sorted(set(table.schema.names) ^ set(SCHEMA.names))
+    if table.schema.names != SAMPLES.names:
+        odd = sorted(set(table.schema.names) ^ set(SAMPLES.names))
         yield Problem(parquet, f"has not the columns of a shard (differs in {odd})", redo)
         return
     yield from _few(tar, redo, _compare_rows(table, members))

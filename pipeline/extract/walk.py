@@ -287,6 +287,8 @@ def _find_links(data, places, rows, values, used):
         places[first + i] = -1
     places[first + 2 * _KEYS] = 0
     at = _space(data, 0)
+    if at >= len(data) or data[at] != 123:
+        return _GIVE_UP, used
     for step in range(4):
         at = _value_of(data, at, step)
         if at < 0 or at >= len(data):

@@ -64,8 +64,9 @@ def choose_numbers(source: Source, fields: list[str]) -> tuple[int, int] | None:
     if url is None:
         url = next((numbers[i] for i in addresses if numbers[i] != text), None)
     if text is None:
-        others = [i for i in numbers if i != url]
-        text = max(others, key=lambda i: len(fields[int(i)]), default=None)
+        others = [i for i in range(len(fields)) if numbers[i] != url]
+        longest = max(others, key=lambda i: (i not in addresses, len(fields[i])), default=-1)
+        text = numbers[longest] if others else None
     if url not in numbers or text not in numbers:
         raise UserError(
             f"{source.path}: has no header; name its columns by number with --url-column and "

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gzip
+import io
 import re
 import zlib
 
@@ -12,7 +14,9 @@ from wit.errors import UserError
 
 PLACES = {"https": "https://data.commoncrawl.org/", "s3": "s3://commoncrawl/"}
 LIST = "crawl-data/{crawl}/{kind}.paths.gz"
-CRAWL = re.compile(r"cc:(CC-(?:MAIN|NEWS)[A-Za-z0-9/-]*)(?::(wat|warc))?")
+CRAWL = re.compile(r"cc:(CC-MAIN-[0-9]{4}-[0-9]{2})(?::(wat|warc))?")
+NEWS = re.compile(r"cc:(CC-NEWS/[0-9]{4}/[0-9]{2})(?::(warc))?")  # without WAT files
+PATH = re.compile(r"crawl-data(?:/[A-Za-z0-9_=-][A-Za-z0-9._=-]*)+")
 LARGEST = 256 * 2**20  # bytes of a path list, packed and unpacked
 
 
@@ -22,7 +26,7 @@ def list_crawl(
     """Returns the addresses of a crawl's WAT or WARC files, sorted.
 
     Args:
-        name: `cc:CRAWL-ID[:wat|:warc]`; WAT unless said.
+        name: `cc:CC-MAIN-YYYY-WW[:wat|:warc]`, WAT unless said; or `cc:CC-NEWS/YYYY/MM`, WARC.
         files: how many, chosen by a hash of seed and path; None for all.
         place: `https`, `s3`, or the address of a mirror with the same paths. The list itself comes
             over https in the first two cases.
@@ -32,14 +36,16 @@ def list_crawl(
     Raises:
         UserError: for a name that is none, a crawl that does not exist, or no network.
     """
-    found = CRAWL.fullmatch(name)
+    found = CRAWL.fullmatch(name) or NEWS.fullmatch(name)
     if found is None:
         raise UserError(
-            f"{name}: write cc:CC-MAIN-YYYY-WW, or cc:CC-MAIN-YYYY-WW:warc for the pages"
+            f"{name}: write cc:CC-MAIN-YYYY-WW, cc:CC-MAIN-YYYY-WW:warc for the pages, or "
+            "cc:CC-NEWS/YYYY/MM"
         )
+    kind = found[2] or ("wat" if found.re is CRAWL else "warc")
     root = PLACES.get(place, place.rstrip("/") + "/")
     listed_at = PLACES["https"] if place in PLACES else root
-    url = listed_at + LIST.format(crawl=found[1].rstrip("/"), kind=found[2] or "wat")
+    url = listed_at + LIST.format(crawl=found[1], kind=kind)
     advice = "check the crawl's name: they are listed at https://index.commoncrawl.org"
     with open_web(url, pause, advice) as file:
         data = file.read(LARGEST + 1)
@@ -51,20 +57,20 @@ def list_crawl(
 
 
 def unpack(url: str, data: bytes) -> list[str]:
-    """Returns the lines of a path list.
+    """Returns the paths of a list, sorted, each once.
 
     Raises:
         UserError: if it is none.
     """
     try:
-        unpacker = zlib.decompressobj(31)
-        text = unpacker.decompress(data, LARGEST).decode("ascii")
-        if not unpacker.eof:
-            raise EOFError("it breaks off, or is too long")
-    except (zlib.error, EOFError, UnicodeDecodeError) as error:
+        text = gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST + 1).decode("ascii")
+    except (OSError, zlib.error, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"{url}: not a path list ({error}); try again later") from error
-    paths = [line for line in text.splitlines() if line]
-    strange = next((p for p in paths if ".." in p or p.startswith("/") or "://" in p), None)
+    if max(len(data), len(text)) > LARGEST:
+        raise UserError(f"{url}: not a path list (more than {LARGEST:,} bytes)")
+    paths = sorted({line for line in text.splitlines() if line})
+    strange = next((path for path in paths if not PATH.fullmatch(path)), None)
     if strange is not None or not paths:
-        raise UserError(f"{url}: not a path list ({strange or 'it is empty'})")
+        said = f"it holds {strange[:200]!r}" if strange is not None else "it is empty"
+        raise UserError(f"{url}: not a path list ({said})")
     return paths

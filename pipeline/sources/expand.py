@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-import gzip
+import io
 import os
+from typing import NoReturn
 
 from pipeline.sources.commoncrawl import PLACES, list_crawl
+from pipeline.sources.members import read_pieces
 from pipeline.sources.source import Kind, Source, TableFormat
 from pipeline.sources.tables import check_table
 from pipeline.sources.web import WEB, open_source
-from wit import storage
+from pipeline.tally import Tally
+from wit import remote, storage
 from wit.errors import UserError
 
 PACKED = (".gz", ".zst", ".zstd")
@@ -25,6 +28,7 @@ LISTS = (".txt", ".paths", ".paths.gz")
 KNOWN = "WARC, WAT, ARC (plain, .gz, .zst), .parquet, .csv, .tsv and .jsonl are read"
 CHECKED = 100  # tables whose columns are looked at before anything starts
 GLOB = frozenset("*?[")
+LOOKED_AT = 64 * 1024  # bytes of a file whose name does not say what it is
 
 
 def expand(
@@ -39,89 +43,117 @@ def expand(
     """Returns the files that the inputs name, sorted by path, each once.
 
     Args:
-        inputs: paths or URLs of files; globs; folders (all files of known kinds in them); `@FILE`
-            and `*.txt`, `*.paths[.gz]` with a path a line; `cc:CRAWL-ID[:wat|:warc]`.
+        inputs: paths or URLs of files; globs; folders (all files of known kinds in them, but not
+            hidden ones); `@FILE` and `*.txt`, `*.paths[.gz]` with a path a line;
+            `cc:CRAWL-ID[:wat|:warc]`.
         url_column, text_column: of tables.
         files: how many of a cc: crawl's files, chosen by a hash with the seed; None for all.
-        common_crawl: `https` or `s3`, where cc: reads from.
+        common_crawl: `https` or `s3`, where cc: and Common Crawl's own lists are read from.
         seed: of that choice.
 
     Raises:
         UserError: for an input that is missing, empty or of an unknown kind, or names no file.
     """
-    paths: dict[str, Kind | None] = {}
+    paths: set[str] = set()
     for name in inputs:
         if name.startswith("cc:"):
-            paths |= dict.fromkeys(list_crawl(name, files, common_crawl, seed))
+            paths.update(list_crawl(name, files, common_crawl, seed))
         else:
-            paths |= dict.fromkeys(_paths(name))
+            paths.update(_paths(name, PLACES.get(common_crawl, common_crawl)))
     sources = [_source(path, url_column, text_column, len(paths)) for path in sorted(paths)]
     for source in [s for s in sources if s.kind == "table"][:CHECKED]:
         check_table(source)
     return sources
 
 
-def _paths(name: str) -> list[str]:
+def _paths(name: str, crawl_place: str) -> list[str]:
+    if not name.removeprefix("@"):
+        raise UserError(f"{name!r} names no file; give paths, URLs or cc:CRAWL-ID")
     if name.startswith("@") or name.endswith(LISTS):
-        return _listed(name.removeprefix("@"))
-    if GLOB & set(name) and not name.startswith(WEB):
-        found = _matching(name)
+        return _listed(name.removeprefix("@"), crawl_place)
+    path = _absolute(name)
+    is_there = storage.is_local(path) and os.path.exists(path)
+    if GLOB & set(name) and not name.startswith(WEB) and not is_there:
+        found = _matching(path)
         if not found:
             raise UserError(f"{name}: no file matches; check the pattern (quote it for the shell)")
         return found
-    path = name if "://" in name else os.path.abspath(name)
-    if storage.is_local(path) and os.path.isdir(storage.local_path(path)):
-        found = sorted(
-            os.path.join(folder, file)
-            for folder, _, names in os.walk(storage.local_path(path))
-            for file in names
-            if _kind_by_name(file)
-        )
+    if os.path.isdir(path) if is_there else _is_remote_folder(path):
+        found = [p for p in _all_in(path) if _kind_by_name(p)]
         if not found:
             raise UserError(f"{name}: no file of a known kind in this folder; {KNOWN}")
         return found
     return [path]
 
 
+def _absolute(path: str) -> str:
+    return os.path.abspath(storage.local_path(path)) if storage.is_local(path) else path
+
+
 def _matching(pattern: str) -> list[str]:
-    import fsspec
-
-    path = pattern if "://" in pattern else os.path.abspath(pattern)
-    fs, inner = fsspec.core.url_to_fs(path)
-    found = [p for p in fs.glob(inner) if fs.isfile(p)]
-    return sorted(found if storage.is_local(path) else map(fs.unstrip_protocol, found))
+    with storage.explained(pattern, "read"):
+        fs, inner = remote.open_store(pattern)
+        found = [p for p in fs.glob(inner) if fs.isfile(p)]
+        return found if storage.is_local(pattern) else [fs.unstrip_protocol(p) for p in found]
 
 
-def _listed(name: str) -> list[str]:
+def _is_remote_folder(path: str) -> bool:
+    """Whether a remote path of no known kind is a folder."""
+    if storage.is_local(path) or path.startswith(WEB) or _kind_by_name(path):
+        return False
+    with storage.explained(path, "read"):
+        fs, inner = remote.open_store(path)
+        return bool(fs.isdir(inner))
+
+
+def _all_in(folder: str) -> list[str]:
+    """All files in a folder and below it, without those whose names or folders are hidden."""
+    if not storage.is_local(folder):
+        with storage.explained(folder, "read"):
+            start = len(folder.rstrip("/"))
+            return [path for path in remote.find(folder) if "/." not in path[start:]]
+
+    def refuse(error: OSError) -> NoReturn:
+        raise UserError(f"{error.filename}: cannot be read ({error.strerror}); check its rights")
+
+    found = []
+    for place, folders, names in os.walk(folder, onerror=refuse):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [os.path.join(place, name) for name in names if not name.startswith(".")]
+    return found
+
+
+def _listed(name: str, crawl_place: str) -> list[str]:
+    """The paths of a list; those of Common Crawl's own lists are below `crawl_place`."""
     try:
-        data = storage.read_bytes(name)
-        text = (gzip.decompress(data) if name.endswith(".gz") else data).decode("utf-8")
-    except FileNotFoundError:
-        raise UserError(f"{name}: no such file; it should hold a path a line") from None
-    except (OSError, EOFError, UnicodeDecodeError) as error:
-        raise UserError(f"{name}: not a readable list of paths ({error})") from error
+        faults = Tally()
+        with open_source(name) as file:
+            pieces = list(read_pieces(file, name, faults, lambda done: None))
+        if faults.fault_total:
+            raise UserError(f"{name}: a damaged list; get it again")
+        text = b"".join(piece.data or b"" for piece in pieces).decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UserError(f"{name}: not a list of paths ({error}); give it a path a line") from error
     found = [line.strip() for line in text.splitlines() if line.strip()]
     if not found:
         raise UserError(f"{name}: empty; it should hold a path a line")
-    return [_absolute(path) for path in found]
-
-
-def _absolute(path: str) -> str:
-    """A listed path; one of Common Crawl's own lists stands for its public address."""
-    if path.startswith("crawl-data/"):
-        return PLACES["https"] + path
-    return path if "://" in path else os.path.abspath(path)
+    return [
+        crawl_place + path
+        if path.startswith("crawl-data/") and not os.path.exists(path)
+        else _absolute(path)
+        for path in found
+    ]
 
 
 def _source(path: str, url_column: str | None, text_column: str | None, count: int) -> Source:
     """Returns a file with its kind; sizes are asked for unless there are very many files."""
     asked = storage.is_local(path) or (count <= CHECKED and not path.startswith(WEB))
     size = storage.size(path) if asked else None
-    if size is None and storage.is_local(path):
+    if size is None and asked:
         raise UserError(f"{path}: no such file; check the path")
     if size == 0:
         raise UserError(f"{path}: empty file; remove it from the inputs or fetch it again")
-    found = _kind_by_name(path.partition("?")[0]) or _kind_by_start(path)
+    found = _kind_by_name(path) or _kind_by_start(path)
     if found is None:
         raise UserError(f"{path}: of no known kind; {KNOWN}")
     kind, table = found
@@ -131,7 +163,8 @@ def _source(path: str, url_column: str | None, text_column: str | None, count: i
 
 
 def _kind_by_name(path: str) -> tuple[Kind, TableFormat | None] | None:
-    name = path.rpartition("/")[2].lower()
+    name = path.partition("?")[0] if path.startswith(WEB) else path
+    name = name.rpartition("/")[2].lower()
     for ending in PACKED:
         name = name.removesuffix(ending)
     ending = os.path.splitext(name)[1]
@@ -144,9 +177,13 @@ def _kind_by_name(path: str) -> tuple[Kind, TableFormat | None] | None:
 
 def _kind_by_start(path: str) -> tuple[Kind, TableFormat | None] | None:
     with open_source(path) as file:
-        start = file.read(1024)
+        start = file.read(LOOKED_AT)
     if start.startswith(b"PAR1"):
         return "table", "parquet"
-    if start.startswith((b"\x1f\x8b", b"\x28\xb5\x2f\xfd", b"WARC/")):
+    pieces = read_pieces(io.BytesIO(start), path, Tally(), lambda done: None)
+    start = (next(pieces).data or b"").lstrip()
+    if start.startswith(b"WARC/"):
         return "warc", None
-    return ("arc", None) if start.startswith(b"filedesc:") else None
+    if start.startswith(b"filedesc:"):
+        return "arc", None
+    return ("table", "jsonl") if start.startswith(b'{"') else None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -26,15 +27,20 @@ SAMPLE = 64 * 1024  # bytes in which the first row ends
 LOOKED_AT = 100  # rows of JSON whose keys are the columns
 LINES_WITHOUT_ROW = 1000  # after so many lines, none of them an object, a file is no JSON lines
 DELIMITERS = {"csv": ",", "tsv": "\t"}
-BOM, WIDE_BOMS = b"\xef\xbb\xbf", (b"\xff\xfe", b"\xfe\xff")
+BOM = "\ufeff".encode()
+WIDE_BOM = "\ufffd\ufffd".encode()  # what is left of UTF-16's
 LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 
 
 class _Text(io.RawIOBase):
-    """What a file holds, unpacked. Damage ends it, after `cut_end`."""
+    """What a file holds, unpacked, as good UTF-8. Damage ends it, after `cut_end`.
+
+    Arrow tells of a bad row only if it is good UTF-8, so U+FFFD is put in before it parses.
+    """
 
     def __init__(self, pieces: Iterator[Piece], cut_end: bytes) -> None:
         self._pieces, self._cut_end = pieces, cut_end
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = b""
         self._ended = False
 
@@ -42,9 +48,10 @@ class _Text(io.RawIOBase):
         """The next bytes, fewer at the end."""
         while len(self._held) < size and not self._ended:
             piece = next(self._pieces, None)
-            self._held += piece.data or b"" if piece else b""
             broken = piece is not None and (piece.cut or piece.data is None)
             self._ended = piece is None or broken
+            data = (piece.data if piece else None) or b""
+            self._held += self._decoder.decode(data, final=self._ended).encode()
             if broken:
                 self._held += self._cut_end
         return self._held[:size]
@@ -158,7 +165,7 @@ def _read_delimited(source: Source, text: _Text, delimiter: str, tally: Tally) -
 def _start(source: Source, text: _Text, delimiter: str) -> tuple[int, tuple[int, int]]:
     """Passes a header; returns how many columns there are, and the URL's and the text's."""
     sample = text.peek(SAMPLE)
-    if sample.startswith(WIDE_BOMS):
+    if sample.startswith(WIDE_BOM) and b"\0" in sample[:16]:
         raise UserError(f"{source.path}: is UTF-16; convert it: iconv -f UTF-16 -t UTF-8 FILE")
     lines = LINE.findall(sample.removeprefix(BOM))
     style = csv.QUOTE_MINIMAL if source.format == "csv" else csv.QUOTE_NONE
@@ -193,7 +200,7 @@ def _read_lines(source: Source, text: _Text, tally: Tally) -> Iterator[Rows]:
             tally.fault(number, "bad_row")
             if number >= LINES_WITHOUT_ROW and not columns and not held:
                 break
-        if not columns and len(held) == LOOKED_AT:
+        if not columns and len(held) == min(LOOKED_AT, BATCH_ROWS):
             columns = _keys(source, held)
         if len(held) == BATCH_ROWS:
             yield _values(held, columns)
@@ -217,7 +224,7 @@ def _lines(text: _Text) -> Iterator[bytes]:
 
 def _parse(line: bytes) -> dict | None:
     try:
-        row = json.loads(line.decode("utf-8", "replace"))
+        row = json.loads(line.decode())
     except (ValueError, RecursionError):
         return None
     return row if isinstance(row, dict) else None

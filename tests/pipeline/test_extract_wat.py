@@ -89,7 +89,7 @@ def parsed(block):
     return unusual.take(tally).to_pylist(), tally
 
 
-@settings(max_examples=1500, deadline=None)
+@settings(max_examples=250, deadline=None)
 @given(records())
 def test_walking_finds_what_parsing_finds(block):
     by_walk, walk_tally = walked(block)
@@ -99,7 +99,7 @@ def test_walking_finds_what_parsing_finds(block):
     assert walk_tally.unaccounted == 0
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=100, deadline=None)
 @given(records(), st.data())
 def test_damaged_records_neither_crash_nor_lose_a_link(block, data):
     at = data.draw(st.integers(0, len(block)))

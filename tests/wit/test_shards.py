@@ -23,7 +23,7 @@ from hypothesis import strategies as st
 from tests.wit import shard_samples as samples
 from wit import pairs, shards, storage
 from wit.errors import StorageError
-from wit.shard_files import SCHEMA
+from wit.pairs import SAMPLES
 from wit.shards_cli import main
 
 NAMES = ["00003.parquet", "00003.tar"]
@@ -77,7 +77,7 @@ def test_tars_have_fixed_times_and_owners_and_keys_in_order(golden):
 
 def test_the_table_has_the_columns_of_img2dataset_then_ours_and_agrees_with_the_tar(golden):
     table = pq.read_table(pa.BufferReader(golden["00003.parquet"]))
-    assert table.schema.names == SCHEMA.names
+    assert table.schema.names == SAMPLES.names
     assert table.schema.names[:5] == ["url", "caption", "key", "status", "error_message"]
     assert table.schema.names[5:9] == ["width", "height", "original_width", "original_height"]
     assert table.schema.names[9:11] == ["exif", "sha256"]
