@@ -16,7 +16,8 @@ import os
 import secrets
 import socket
 
-from pipeline.options import LOCAL_RUNNER, make_config, parse, reach_settings
+from pipeline.arguments import LOCAL_RUNNER
+from pipeline.options import make_config, parse, reach_settings
 from pipeline.queries import install
 from pipeline.run import Run, open_run
 from wit import shards, storage

@@ -63,7 +63,7 @@ def decode_body(fields: dict[str, str], body: bytes, cap: int) -> tuple[bytes, l
         unpacker = _unpacker(coding, body)
         if unpacker is not None:
             body, whole = _unpack(unpacker, body, cap)
-            if not whole:
+            if not whole and "bad_encoding" not in faults:
                 faults.append("bad_encoding")
     if len(body) > cap:
         raise TooLarge

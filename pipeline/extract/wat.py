@@ -100,7 +100,7 @@ class Records:
         pairs: list[tuple[str, str, str]] = []
         for link in links:
             texts = rows.distinct_texts(zip(TEXTS, link[1:4], strict=True))
-            raw = _address(link.url or "", link.srcset)
+            raw = address(link.url or "", link.srcset)
             pairs += [(raw, text, attribute) for attribute, text in texts]
             tally.see("extra_texts", max(0, len(texts) - 1))
             tally.add("no_text", not texts)
@@ -134,7 +134,7 @@ class Records:
         other = np.flatnonzero(data_url & (end > begin)[link, walk.SRCSET])
         srcsets = values(link[other], np.full(len(other), walk.SRCSET)).to_pylist()
         given = raw.take(pa.array(other)).to_pylist()
-        raw = replace_at(raw, other, list(map(_address, given, srcsets)))
+        raw = replace_at(raw, other, list(map(address, given, srcsets)))
         bases: list[str | None] = [None] * len(self._first)
         first = np.array(self._first, np.int64)
         with_base = np.flatnonzero(begin[first, walk.URL] > 0)
@@ -148,7 +148,7 @@ class Records:
         return rows.finish(raw, texts, attributes, page, page_urls, bases, offsets, None, tally)
 
 
-def _address(raw: str, srcset: str | None) -> str:
+def address(raw: str, srcset: str | None) -> str:
     """The largest picture of a srcset instead of a data: URL."""
     return best_of_srcset(srcset) or raw if srcset and raw[:5].lower() == "data:" else raw
 

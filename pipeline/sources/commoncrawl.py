@@ -43,7 +43,7 @@ def list_crawl(
             "cc:CC-NEWS/YYYY/MM"
         )
     kind = found[2] or ("wat" if found.re is CRAWL else "warc")
-    root = PLACES.get(place, place.rstrip("/") + "/")
+    root = root_of(place)
     listed_at = PLACES["https"] if place in PLACES else root
     url = listed_at + LIST.format(crawl=found[1], kind=kind)
     advice = "check the crawl's name: they are listed at https://index.commoncrawl.org"
@@ -56,6 +56,11 @@ def list_crawl(
     return sorted(root + path for path in paths)
 
 
+def root_of(place: str) -> str:
+    """Returns what the paths in Common Crawl's lists are below, with a slash at its end."""
+    return PLACES.get(place, place.rstrip("/") + "/")
+
+
 def unpack(url: str, data: bytes) -> list[str]:
     """Returns the paths of a list, sorted, each once.
 
@@ -63,12 +68,14 @@ def unpack(url: str, data: bytes) -> list[str]:
         UserError: if it is none.
     """
     try:
-        text = gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST + 1).decode("ascii")
+        fits = len(data) <= LARGEST
+        text = gzip.GzipFile(fileobj=io.BytesIO(data)).read(LARGEST + 1) if fits else data
+        if len(text) > LARGEST:
+            raise UserError(f"{url}: not a path list (more than {LARGEST:,} bytes)")
+        lines = text.decode("ascii").splitlines()
     except (OSError, zlib.error, EOFError, UnicodeDecodeError) as error:
         raise UserError(f"{url}: not a path list ({error}); try again later") from error
-    if max(len(data), len(text)) > LARGEST:
-        raise UserError(f"{url}: not a path list (more than {LARGEST:,} bytes)")
-    paths = sorted({line for line in text.splitlines() if line})
+    paths = sorted({line for line in lines if line})
     strange = next((path for path in paths if not PATH.fullmatch(path)), None)
     if strange is not None or not paths:
         said = f"it holds {strange[:200]!r}" if strange is not None else "it is empty"

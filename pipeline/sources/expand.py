@@ -6,7 +6,7 @@ import io
 import os
 from typing import NoReturn
 
-from pipeline.sources.commoncrawl import PLACES, list_crawl
+from pipeline.sources.commoncrawl import list_crawl, root_of
 from pipeline.sources.members import read_pieces
 from pipeline.sources.source import Kind, Source, TableFormat
 from pipeline.sources.tables import check_table
@@ -59,18 +59,18 @@ def expand(
         if name.startswith("cc:"):
             paths.update(list_crawl(name, files, common_crawl, seed))
         else:
-            paths.update(_paths(name, PLACES.get(common_crawl, common_crawl)))
+            paths.update(_paths(name, root_of(common_crawl)))
     sources = [_source(path, url_column, text_column, len(paths)) for path in sorted(paths)]
     for source in [s for s in sources if s.kind == "table"][:CHECKED]:
         check_table(source)
     return sources
 
 
-def _paths(name: str, crawl_place: str) -> list[str]:
+def _paths(name: str, crawl_root: str) -> list[str]:
     if not name.removeprefix("@"):
         raise UserError(f"{name!r} names no file; give paths, URLs or cc:CRAWL-ID")
     if name.startswith("@") or name.endswith(LISTS):
-        return _listed(name.removeprefix("@"), crawl_place)
+        return _listed(name.removeprefix("@"), crawl_root)
     path = _absolute(name)
     is_there = storage.is_local(path) and os.path.exists(path)
     if GLOB & set(name) and not name.startswith(WEB) and not is_there:
@@ -91,9 +91,11 @@ def _absolute(path: str) -> str:
 
 
 def _matching(pattern: str) -> list[str]:
+    """The files that match; as in a shell, hidden ones only where the pattern says the dot."""
     with storage.explained(pattern, "read"):
         fs, inner = remote.open_store(pattern)
-        found = [p for p in fs.glob(inner) if fs.isfile(p)]
+        hidden = inner.count("/.")
+        found = [p for p in fs.glob(inner) if fs.isfile(p) and p.count("/.") <= hidden]
         return found if storage.is_local(pattern) else [fs.unstrip_protocol(p) for p in found]
 
 
@@ -123,8 +125,8 @@ def _all_in(folder: str) -> list[str]:
     return found
 
 
-def _listed(name: str, crawl_place: str) -> list[str]:
-    """The paths of a list; those of Common Crawl's own lists are below `crawl_place`."""
+def _listed(name: str, crawl_root: str) -> list[str]:
+    """The paths of a list; those of Common Crawl's own lists are below `crawl_root`."""
     try:
         faults = Tally()
         with open_source(name) as file:
@@ -138,7 +140,7 @@ def _listed(name: str, crawl_place: str) -> list[str]:
     if not found:
         raise UserError(f"{name}: empty; it should hold a path a line")
     return [
-        crawl_place + path
+        crawl_root + path
         if path.startswith("crawl-data/") and not os.path.exists(path)
         else _absolute(path)
         for path in found

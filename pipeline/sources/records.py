@@ -89,7 +89,7 @@ def read_records(
         UserError: if there is no record in the file (or its first 16 MiB).
     """
     tape = Tape(read_pieces(file, name, tally, progress))
-    tape.fill(512)
+    tape.grow()
     opening = tape.data[:512]
     is_warc: bool | None = None
     while True:
@@ -217,7 +217,9 @@ def _type_of(value: bytes) -> str:
 def _is_cut_head(tape: Tape, is_arc: bool) -> bool:
     """Whether the rest of the file is the start of a head."""
     rest = tape.data[tape.at : tape.at + LARGEST_HEAD]
-    return rest.startswith(b"WARC/") or b"WARC/".startswith(rest) or (is_arc and b"\n" not in rest)
+    if is_arc:
+        return b"\n" not in rest
+    return b"WARC/".startswith(rest[:5]) and not _HEAD_END.search(rest)
 
 
 def _find_next(tape: Tape, start: int, is_warc: bool) -> int:
@@ -291,11 +293,8 @@ def _read_block(
 def _ends_well(tape: Tape, length: int, is_warc: bool) -> bool:
     """Whether white space, then a head or the member's or file's end follow the block at `at`."""
     end = tape.at + length
-    data = tape.data
-    if data.startswith(b"\r\n\r\n", end) and (
-        len(data) == end + 4 or data.startswith(b"WARC/", end + 4)
-    ):
-        return True
+    if tape.data.startswith(b"\r\n\r\n", end):
+        return True  # what follows, a head or junk, stands for itself
     while True:
         end = _SPACE.match(tape.data, tape.at + length).end()
         if end < len(tape.data):

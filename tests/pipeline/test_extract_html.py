@@ -94,11 +94,28 @@ def test_images_beyond_the_twenty_thousandth_are_counted():
 
 
 PIECE = st.sampled_from(
-    [b"<", b">", b"/", b"!", b"--", b"=", b'"', b"'", b" ", b"\n", b"a", b"&amp;", b"\xff", b"]]>"]
-    + [b"<img src=x alt=y>", b"<img ", b"<noscript>", b"</noscript>", b"<script>", b"</script>"]
-    + [b"<svg>", b"</svg>", b"<title>", b"<figure>", b"<figcaption>", b"</figcaption>", b"<!--"]
-    + [b"<template>", b"</template>", b"<picture>", b"<source srcset=z>", b"<base href=/b/>"]
-    + [b"<![CDATA[", b"<plaintext>", b"<textarea>", b"</textarea>", b"\0", b"<a b=", b"<p>"]
+    [
+        *(
+            b"<",
+            b">",
+            b"/",
+            b"!",
+            b"--",
+            b"=",
+            b'"',
+            b"'",
+            b" ",
+            b"\n",
+            b"a",
+            b"&amp;",
+            b"\xff",
+            b"]]>",
+        ),
+        *(b"<img src=x alt=y>", b"<img ", b"<noscript>", b"</noscript>", b"<script>", b"</script>"),
+        *(b"<svg>", b"</svg>", b"<title>", b"<figure>", b"<figcaption>", b"</figcaption>", b"<!--"),
+        *(b"<template>", b"</template>", b"<picture>", b"<source srcset=z>", b"<base href=/b/>"),
+        *(b"<![CDATA[", b"<plaintext>", b"<textarea>", b"</textarea>", b"\0", b"<a b=", b"<p>"),
+    ]
 )
 
 
@@ -133,7 +150,10 @@ def test_tags_in_comments_scripts_attributes_and_text_areas_are_none():
         ("<img src=/pixel.gif data-src=/b.jpg>", ("/b.jpg", "lazy")),
         ("<img src=/pixel.gif data-src='{{x}}'>", ("/pixel.gif", "src")),
         ("<img src=/a.jpg data-lazy=true data-original=800x600>", ("/a.jpg", "src")),
-        ("<img src=/a.jpg?w=1 data-lazy-src='/a.jpg?w=1&is-pending-load=1'>", ("/a.jpg?w=1", "src")),
+        (
+            "<img src=/a.jpg?w=1 data-lazy-src='/a.jpg?w=1&is-pending-load=1'>",
+            ("/a.jpg?w=1", "src"),
+        ),
         ("<img src=/pixel.gif data-srcset='/s.jpg 1w, /l.jpg 2w'>", ("/l.jpg", "lazy")),
         ("<img src=data:x srcset='/s.jpg, /l.jpg 1.5x'>", ("/l.jpg", "srcset")),
         ("<picture><source srcset='/p.webp 2x'><img></picture>", ("/p.webp", "picture")),

@@ -32,10 +32,45 @@ def standard(text, base):
 
 
 PIECES = st.sampled_from(
-    ["http", "https", "HTTP", ":", "/", "//", "/.", "/..", "..", ".", "%2e", "%2E", "%", "%20", "?"]
-    + ["#", "a", "Z", "img.jpg", "www.example.org", "xn--", "xn--fsq", "1.2.3.4", "0x7f.1", "@"]
-    + [":80", ":443", ":8080", "\\", " ", "\t", "\n", "é", "日", "'", '"', "<", "^", "`", "{", "|"]
-    + ["_", "-", "~", "[", "]", "&", "=", "*", "data:", "blob:", "\x00", "."]
+    [
+        *(
+            "http",
+            "https",
+            "HTTP",
+            ":",
+            "/",
+            "//",
+            "/.",
+            "/..",
+            "..",
+            ".",
+            "%2e",
+            "%2E",
+            "%",
+            "%20",
+            "?",
+        ),
+        *("#", "a", "Z", "img.jpg", "www.example.org", "xn--", "xn--fsq", "1.2.3.4", "0x7f.1", "@"),
+        *(
+            ":80",
+            ":443",
+            ":8080",
+            "\\",
+            " ",
+            "\t",
+            "\n",
+            "é",
+            "日",
+            "'",
+            '"',
+            "<",
+            "^",
+            "`",
+            "{",
+            "|",
+        ),
+        *("_", "-", "~", "[", "]", "&", "=", "*", "data:", "blob:", "\x00", "."),
+    ]
 )
 ADDRESSES = st.one_of(
     st.lists(PIECES, max_size=10).map("".join),
@@ -43,8 +78,16 @@ ADDRESSES = st.one_of(
     st.text(max_size=30),
 )
 BASES = st.sampled_from(
-    [PAGE, "http://example.org", "http://example.org:8080/x/", "https://1.2.3.4/y?z", "file:///x/y"]
-    + ["https://user@example.org/d/", "https://example.org/a/../b/./c", "about:blank", "no url"]
+    [
+        *(
+            PAGE,
+            "http://example.org",
+            "http://example.org:8080/x/",
+            "https://1.2.3.4/y?z",
+            "file:///x/y",
+        ),
+        *("https://user@example.org/d/", "https://example.org/a/../b/./c", "about:blank", "no url"),
+    ]
 )
 
 

@@ -79,7 +79,7 @@ def walked(block):
     found = wat.Records(unusual)
     found.add(block, PAGE, 7, tally)
     batches = [found.take(tally), unusual.take(tally)]
-    return sum((batch.to_pylist() for batch in batches), []), tally
+    return [pair for batch in batches for pair in batch.to_pylist()], tally
 
 
 def parsed(block):

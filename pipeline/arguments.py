@@ -1,0 +1,250 @@
+"""The command line of `wit harvest`: every option with what it means."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from collections.abc import Callable
+
+LOCAL_RUNNER = "FnApiRunner"
+Add = Callable[..., argparse.Action]  # a group's add_argument
+EXAMPLES = """
+examples:
+  a small web that comes with the program, in two minutes
+      wit demo --out demo
+  Conceptual Captions as published, at most 100 pairs a query
+      wit harvest cc3m.tsv --queries queries.parquet --per-query 100 \\
+          --contact you@example.org --out cc3m
+  ten files of a Common Crawl
+      wit harvest cc:CC-MAIN-2024-22 --files 10 --queries queries.parquet \\
+          --contact you@example.org --out crawl
+  the same on a Flink cluster: options that are not ours go to Beam
+      wit harvest cc:CC-MAIN-2024-22 ... --out s3://bucket/crawl --lanes 512 \\
+          --runner FlinkRunner --flink_master=host:8081
+
+The same command resumes a run that was stopped, killed or short of disk.
+"""
+
+
+def parser() -> argparse.ArgumentParser:
+    """Returns the parser of `wit harvest`."""
+    top = argparse.ArgumentParser(
+        prog="wit harvest",
+        description="Harvest (image, text) pairs whose text includes a query, at most so many a "
+        "query, into WebDataset and Parquet shards.",
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    add = top.add_argument
+    add(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="WARC, WAT, ARC or table (Parquet, CSV, TSV, JSONL) files, local or remote; a glob; "
+        "a folder; @FILE with a path a line; cc:CRAWL-ID[:wat|:warc]",
+    )
+    add("--out", required=True, metavar="DIR", help="output folder, local or remote")
+    add("--queries", required=True, metavar="FILE", help="query list: see wit queries --help")
+    _add_choice(top.add_argument_group("which pairs"))
+    _add_inputs(top.add_argument_group("inputs").add_argument)
+    _add_pictures(top.add_argument_group("pictures").add_argument)
+    _add_manners(top.add_argument_group("manners").add_argument)
+    _add_work(top.add_argument_group("work").add_argument)
+    return top
+
+
+def _add_choice(group: argparse._ArgumentGroup) -> None:
+    add, size = group.add_argument, group.add_mutually_exclusive_group().add_argument
+    size("--per-query", type=_positive, metavar="T", help="pairs a query (default: 20000)")
+    size("--pairs", type=_positive, metavar="N", help="solve the cap for about N pairs instead")
+    add(
+        "--sampling",
+        choices=["independent", "shared"],
+        default="independent",
+        help="each query draws by itself, or all in one order, which fills the caps with fewer "
+        "pictures (default: %(default)s)",
+    )
+    add(
+        "--match",
+        choices=["default", "metaclip"],
+        default="default",
+        help="normalise text and query, or match exactly as MetaCLIP does (default: %(default)s)",
+    )
+    add("--seed", type=int, default=0, help="of the draw (default: %(default)s)")
+    add(
+        "--texts-per-image",
+        type=_positive,
+        default=1,
+        metavar="N",
+        help="distinct texts kept for one image URL (default: %(default)s)",
+    )
+    length = {"type": _positive, "metavar": "N"}
+    add("--min-text", default=1, help="characters at least (default: %(default)s)", **length)
+    add("--max-text", default=1000, help="characters at most (default: %(default)s)", **length)
+    add(
+        "--language",
+        action="append",
+        default=[],
+        metavar="CODE",
+        help="keep texts in this language only, as en or de; may be repeated",
+    )
+    add("--identify-language", action="store_true", help="fill the language column")
+
+
+def _add_inputs(add: Add) -> None:
+    add("--url-column", metavar="NAME", help="of tables; recognised by name unless set")
+    add("--text-column", metavar="NAME", help="of tables; recognised by name unless set")
+    add("--files", type=_positive, metavar="N", help="take only N of cc:'s files, by stable hash")
+    add(
+        "--common-crawl",
+        choices=["https", "s3"],
+        default="https",
+        help="where cc: reads from (default: %(default)s)",
+    )
+
+
+def _add_pictures(add: Add) -> None:
+    pixels = {"type": _positive, "metavar": "PIXELS"}
+    add("--image-size", default=256, help="of the resized side (default: %(default)s)", **pixels)
+    add(
+        "--resize-mode",
+        choices=["border", "keep_ratio", "keep_ratio_largest", "center_crop", "no"],
+        default="keep_ratio",
+        help="as img2dataset's: keep_ratio fits the shorter side, keep_ratio_largest the longer, "
+        "border pads to a square, center_crop cuts one, no keeps the size (default: %(default)s)",
+    )
+    add("--upscale", action="store_true", help="resize pictures that are smaller, too")
+    add(
+        "--encode-quality",
+        type=_positive,
+        default=95,
+        metavar="1-100",
+        help="of JPEG, where a picture must be encoded again (default: %(default)s)",
+    )
+    add(
+        "--max-bytes",
+        type=_positive,
+        default=20_000_000,
+        metavar="N",
+        help="of a picture as it is sent (default: %(default)s)",
+    )
+    add(
+        "--max-pixels", default=100_000_000, help="before decoding (default: %(default)s)", **pixels
+    )
+
+
+def _add_manners(add: Add) -> None:
+    add(
+        "--contact",
+        metavar="URL|MAIL",
+        help="where the owner of a host reaches you: part of the user agent, and needed",
+    )
+    add("--user-agent", metavar="TEXT", help="the whole user agent, with a contact in it, instead")
+    add(
+        "--host-rate",
+        type=float,
+        default=5.0,
+        metavar="PER_SECOND",
+        help="requests to one host over all workers; 0 is no limit (default: %(default)s)",
+    )
+    add(
+        "--host-concurrency",
+        type=_positive,
+        default=2,
+        metavar="N",
+        help="requests to one host at a time (default: %(default)s)",
+    )
+    add(
+        "--timeout",
+        type=float,
+        default=60.0,
+        metavar="SECONDS",
+        help="for one picture with all its redirects (default: %(default)s)",
+    )
+    add(
+        "--retries",
+        type=int,
+        default=2,
+        metavar="N",
+        help="after failures that may pass (default: %(default)s)",
+    )
+    add(
+        "--concurrency",
+        type=_positive,
+        default=256,
+        metavar="N",
+        help="pictures under way in a process (default: %(default)s)",
+    )
+    exact = {"action": "append", "default": []}
+    add(
+        "--allow-address",
+        metavar="IP:PORT",
+        help="reach this address although it is not public: for tests of your own",
+        **exact,
+    )
+    add(
+        "--resolve",
+        metavar="HOST:IP[:PORT]",
+        help="find this host there, without asking the name server",
+        **exact,
+    )
+
+
+def _add_work(add: Add) -> None:
+    add(
+        "--until",
+        choices=["extract", "unique", "count", "select"],
+        help="stop after this stage; nothing is asked of the web",
+    )
+    add(
+        "--lanes",
+        type=_positive,
+        default=8,
+        metavar="L",
+        help="into which hosts are hashed; at least as many as workers (default: %(default)s)",
+    )
+    add(
+        "--shard-size",
+        type=_positive,
+        default=10_000,
+        metavar="PAIRS",
+        help="at most 10000 (default: %(default)s)",
+    )
+    add(
+        "--waves",
+        type=_positive,
+        default=4,
+        metavar="N",
+        help="rounds of fetching that fill up what failed (default: %(default)s)",
+    )
+    add(
+        "--wave-hours",
+        type=float,
+        default=24.0,
+        metavar="HOURS",
+        help="of a host's rate that a wave plans at most (default: %(default)s)",
+    )
+    add(
+        "--workers",
+        type=_positive,
+        default=os.cpu_count() or 1,
+        metavar="N",
+        help="processes on this machine (default: its cores)",
+    )
+    add(
+        "--runner",
+        default=LOCAL_RUNNER,
+        metavar="NAME",
+        help="Beam's runner; %(default)s is this machine, other options then go to Beam",
+    )
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
+    if not 1 <= value <= 10**15:
+        raise argparse.ArgumentTypeError(f"{text} is not between 1 and 10**15")
+    return value
