@@ -15,12 +15,14 @@ import logging
 import os
 import secrets
 import socket
+from typing import TYPE_CHECKING
 
-from pipeline.arguments import LOCAL_RUNNER
-from pipeline.options import make_config, parse, reach_settings
-from pipeline.queries import install
-from pipeline.run import Run, open_run
-from wit import shards, storage
+from pipeline.arguments import LOCAL_RUNNER, parse
+
+if TYPE_CHECKING:
+    from apache_beam.options.pipeline_options import PipelineOptions
+
+    from pipeline.run import Run
 
 
 def main(argv: list[str]) -> int:
@@ -32,6 +34,11 @@ def main(argv: list[str]) -> int:
 
 def harvest(options: argparse.Namespace, beam_options: list[str]) -> Run:
     """Takes a harvest from wherever its folder is to its end."""
+    from pipeline.options import make_config
+    from pipeline.queries import install
+    from pipeline.run import open_run
+    from wit import shards, storage
+
     config, queries = make_config(options)
     with storage.FolderLock(options.out, storage.owner_text()):
         run = open_run(options.out, config)
@@ -63,6 +70,7 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -
     """Runs every stage that is not finished, as one Beam pipeline, and shows how far it is."""
     logging.getLogger().setLevel(logging.ERROR)  # Beam tells at length what is no trouble
     from pipeline.monitor import watch
+    from pipeline.options import reach_settings
     from pipeline.stages import Reach, chain
 
     local = options.runner == LOCAL_RUNNER
@@ -82,7 +90,7 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -
     watch(run, reach.session, execute)
 
 
-def runner_options(options: argparse.Namespace, beam_options: list[str]):
+def runner_options(options: argparse.Namespace, beam_options: list[str]) -> PipelineOptions:
     """Returns Beam's options: on this machine as many processes as asked for, else as given."""
     from apache_beam.options.pipeline_options import PipelineOptions
 

@@ -8,54 +8,10 @@ from typing import Any
 
 import pyarrow as pa
 
-from pipeline.arguments import LOCAL_RUNNER, parser
 from pipeline.queries import fingerprint, read_list
 from pipeline.run import Config
 from wit import __version__
 from wit.errors import UserError
-
-MOST_WAVES = 100
-REFUSED_RUNNERS = {
-    "DirectRunner": "it is a different engine on each machine",
-    "DaskRunner": "it loses data silently",
-}
-
-
-def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
-    """Returns our options and those left for Beam.
-
-    Raises:
-        UserError: for a runner that is not to be used, or options that do not go together.
-    """
-    options, beam_options = parser().parse_known_args(argv)
-    if options.runner == LOCAL_RUNNER and beam_options:
-        raise UserError(
-            f"unknown option {beam_options[0]}; see wit harvest --help "
-            "(Beam's own options go with a --runner of a cluster)"
-        )
-    if options.runner in REFUSED_RUNNERS:
-        raise UserError(
-            f"--runner {options.runner} is not used: {REFUSED_RUNNERS[options.runner]}; leave it "
-            f"out for this machine ({LOCAL_RUNNER}), or name FlinkRunner, SparkRunner, "
-            "DataflowRunner or PortableRunner"
-        )
-    if options.shard_size > 10_000:
-        raise UserError(f"--shard-size {options.shard_size}: a shard has at most 10000 samples")
-    if options.min_text > options.max_text:
-        raise UserError(
-            f"--min-text {options.min_text} is above --max-text {options.max_text}: no text is left"
-        )
-    if not 0 <= options.seed < 2**64:
-        raise UserError(f"--seed {options.seed}: a number from 0 to 2**64 - 1 is expected")
-    if options.waves > MOST_WAVES:
-        raise UserError(f"--waves {options.waves}: at most {MOST_WAVES}")
-    if not options.wave_hours > 0:
-        raise UserError(f"--wave-hours {options.wave_hours} is not above 0")
-    if not options.user_agent and not options.contact:
-        raise UserError(
-            "--contact is needed: a URL or a mail address where the owner of a host can reach you"
-        )
-    return options, beam_options
 
 
 def make_config(options: argparse.Namespace) -> tuple[Config, pa.Table]:

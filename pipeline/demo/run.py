@@ -7,9 +7,9 @@ import contextlib
 import sys
 import time
 
+from pipeline.arguments import parse
 from pipeline.demo import server, site
 from pipeline.harvest import harvest
-from pipeline.options import parse
 from wit import cli, storage
 from wit.console import duration
 

@@ -15,7 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from pipeline import balance, candidates, dedupe, fetching, lanes, options, queries, stages, waves
+from pipeline import (
+    arguments,
+    balance,
+    candidates,
+    dedupe,
+    fetching,
+    lanes,
+    options,
+    queries,
+    stages,
+    waves,
+)
 from pipeline.progress import Heartbeat, announce, read_stage
 from pipeline.run import Config, Run, open_run, read_many
 from pipeline.summary import LATER, summarise
@@ -269,7 +280,7 @@ def test_more_shards_than_names_is_said_before_the_first_is_fetched(tmp_path):
 def test_a_value_that_would_fail_later_is_refused_at_once(wrong):
     command = ["x.parquet", "--out", "o", "--queries", "absent.txt", "--contact", "a@b.example"]
     with pytest.raises(UserError) as error:
-        options.make_config(options.parse([*command, *wrong])[0])
+        options.make_config(arguments.parse([*command, *wrong])[0])
     assert "absent.txt" not in str(error.value)
     assert "\n" not in str(error.value)
 
@@ -278,7 +289,7 @@ def test_a_value_that_would_fail_later_is_refused_at_once(wrong):
 def test_a_number_that_is_none_is_named(wrong, capsys):
     command = ["x", "--out", "o", "--queries", "q", "--contact", "a@b.example"]
     with pytest.raises(SystemExit):
-        options.parse([*command, "--per-query", wrong])
+        arguments.parse([*command, "--per-query", wrong])
     said = capsys.readouterr().err.splitlines()[-1]
     assert wrong in said
     assert "_positive" not in said
