@@ -3,10 +3,10 @@
 The JSON is walked through as its grammar says (RFC 8259) as far as the list of links. In there,
 only the bytes `IMG@/src"` are looked for, and the objects of strings round them are walked through.
 That finds every image link: in JSON such bytes can only be the end of a string, because a quotation
-mark within one is escaped; `{"` can only be the start of an object or the end of a string, and from the
-latter no walk succeeds. It gives up where ASCII may be written with escapes and where it does not
-meet what it expects; then the record is parsed as a whole. It takes for granted that the rest of
-the record is JSON, and that objects with such a path stand in the list of links only.
+mark within one is escaped; `{"` can only be the start of an object or the end of a string, and from
+the latter no walk succeeds. It gives up where ASCII may be written with escapes and where it does
+not meet what it expects; then the record is parsed as a whole. It takes for granted that the rest
+of the record is JSON, and that objects with such a path stand in the list of links only.
 """
 
 from __future__ import annotations
@@ -221,7 +221,7 @@ def _next_image(data, at):
 
 @njit(types.int64(U8, types.int64, types.int64), cache=True, nogil=True)
 def _object_of(data, at, least):
-    """The place after the brace that starts the list's object of strings in which `at` is; or -1."""
+    """The place after the brace that starts the list's object in which `at` is; or -1."""
     while at >= least and (data[at] != 123 or data[_space(data, at + 1)] != 34):
         at -= 1
     before = at - 1

@@ -90,7 +90,7 @@ def read_records(
     """
     tape = Tape(read_pieces(file, name, tally, progress))
     tape.grow()
-    opening = tape.data[:512]
+    opening = bytes(tape.data[:512])
     is_warc: bool | None = None
     while True:
         _pass_space(tape)

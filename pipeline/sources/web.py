@@ -1,7 +1,7 @@
 """Files over HTTP, read from front to back or in parts; what breaks off is gone on with.
 
-Every request after the first asks for what is left (RFC 9110, section 14) of the same file: where the
-server says that it is another by now, the read is an error and not a mixture.
+Every request after the first asks for what is left (RFC 9110, section 14) of the same file: where
+the server says that it is another by now, the read is an error and not a mixture.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ PASSING = {408, 425, 429}  # statuses below 500 that a later attempt may not mee
 class WebFile(io.RawIOBase):
     """A file at an http(s) address, opened to read; seekable.
 
-    Its errors are UserErrors: for an answer that will stay (404, 403), for a file that changed while
-    it was read, and after ATTEMPTS that failed.
+    Its errors are UserErrors: for an answer that will stay (404, 403), for a file that changed
+    while it was read, and after ATTEMPTS that failed.
     """
 
     def __init__(self, url: str, pause: float, advice: str) -> None:
