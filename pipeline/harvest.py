@@ -14,13 +14,15 @@ import argparse
 import logging
 import os
 import secrets
-import socket
+import shlex
+import sys
 from typing import TYPE_CHECKING
 
 from pipeline.arguments import LOCAL_RUNNER, parse
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
     from pipeline.run import Run
 
@@ -78,29 +80,31 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -
         session=secrets.token_hex(4),
         fetch=reach_settings(options),
         workers=options.workers if local else 0,
-        driver=(socket.gethostname(), os.getpid()) if local else None,
     )
 
     def execute() -> None:
         import apache_beam as beam
 
-        with beam.Pipeline(options=runner_options(options, beam_options)) as pipeline:
+        runner, settings = choose_runner(options, beam_options)
+        with beam.Pipeline(runner, settings) as pipeline:
             chain(pipeline, run, reach, options.until)
 
     watch(run, reach.session, execute)
 
 
-def runner_options(options: argparse.Namespace, beam_options: list[str]) -> PipelineOptions:
-    """Returns Beam's options: on this machine as many processes as asked for, else as given."""
+def choose_runner(
+    options: argparse.Namespace, beam_options: list[str]
+) -> tuple[FnApiRunner | str, PipelineOptions]:
+    """Returns Beam's runner and options: on this machine as many processes as asked for."""
     from apache_beam.options.pipeline_options import PipelineOptions
+    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
+    from apache_beam.transforms.environments import SubprocessSDKEnvironment
 
     if options.runner != LOCAL_RUNNER:
-        return PipelineOptions([f"--runner={options.runner}", *beam_options])
-    mode = "multi_processing" if options.workers > 1 else "in_memory"
-    return PipelineOptions(
-        [
-            "--runner=apache_beam.runners.portability.fn_api_runner.FnApiRunner",
-            f"--direct_running_mode={mode}",
-            f"--direct_num_workers={options.workers}",
-        ]
-    )
+        return options.runner, PipelineOptions(beam_options)
+    settings = PipelineOptions([f"--direct_num_workers={options.workers}"])
+    if options.workers == 1:
+        return FnApiRunner(), settings
+    command = [sys.executable, "-m", "pipeline.worker", str(os.getpid())]
+    environment = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(command)}")
+    return FnApiRunner(environment), settings

@@ -8,7 +8,6 @@ runner's, and every stage is the same on FnApiRunner, Flink, Spark and Dataflow.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -23,7 +22,6 @@ from pipeline.progress import Heartbeat, announce
 from pipeline.run import Run, load_run
 from wit import storage
 from wit.errors import UserError
-from wit.lifeline import die_with
 
 Tasks = Callable[[Run, int], Iterable[int]]  # (run, wave) -> the numbers of all its tasks
 Output = Callable[[Run, int, int], str]  # (run, wave, task) -> the file written last
@@ -39,14 +37,12 @@ class Reach:
         version: of the driver's program; workers of another version refuse to work.
         fetch: FetchPolicy as JSON, of it the part that does not decide the result.
         workers: processes that share the work on one machine; 0 where a cluster decides.
-        driver: (host name, process id) that local workers end with; None on a cluster.
     """
 
     session: str
     version: str = wit.__version__
     fetch: str = "{}"
     workers: int = 0
-    driver: tuple[str, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -254,22 +250,11 @@ def in_order(waves_planned: int) -> Iterator[tuple[str, int, Stage]]:
 # --- a stage in Beam --------------------------------------------------------------------------
 
 
-def settle(reach: Reach) -> None:
-    """Prepares a worker process: on this machine it is quiet, and ends with the driver."""
-    if reach.driver:
-        logging.getLogger().setLevel(logging.ERROR)
-        die_with(*reach.driver)
-
-
 class Plan(beam.DoFn):
     """Lists a stage's unfinished tasks, as (number, tasks that belong together)."""
 
     def __init__(self, out: str, key: str, reach: Reach) -> None:
         self.out, self.key, self.reach = out, key, reach
-
-    def setup(self) -> None:
-        """Makes a local worker quiet, and ends it with its driver."""
-        settle(self.reach)
 
     def process(self, _: Any) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Yields one element a task; the first is empty, so that the barrier always has one."""
@@ -298,10 +283,6 @@ class Do(beam.DoFn):
 
     def __init__(self, out: str, key: str, reach: Reach) -> None:
         self.out, self.key, self.reach = out, key, reach
-
-    def setup(self) -> None:
-        """Makes a local worker quiet, and ends it with its driver."""
-        settle(self.reach)
 
     def process(self, element: tuple[int, Iterable[tuple[int, ...]]]) -> Iterator[tuple[int, int]]:
         """Yields (0, tasks done): all meet at the barrier."""

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from pipeline.extract import tokens
@@ -125,7 +126,7 @@ def find_images(page: bytes) -> tuple[list[Image], str | None, int]:
     figures: list[list[str]] = []  # the captions of the open figures
     sources: list[str] | None = None  # of the open picture
     caption_start = NONE
-    for kind, start, end in tokens.find_tags(page).tolist():
+    for kind, start, end in _tags(page):
         if template and abs(kind) != tokens.TEMPLATE:
             continue
         if kind in (tokens.IMG, tokens.AMP_IMG):
@@ -166,6 +167,13 @@ def find_images(page: bytes) -> tuple[list[Image], str | None, int]:
         elif abs(kind) == tokens.TEMPLATE:
             template = max(0, template + (1 if kind > 0 else -1))
     return images, base_href, more
+
+
+def _tags(page: bytes) -> Iterator[list[int]]:
+    """The rows of `tokens.find_tags`, as numbers of Python's, a part of them at a time."""
+    found = tokens.find_tags(page)
+    for start in range(0, len(found), 4096):
+        yield from found[start : start + 4096].tolist()
 
 
 def parse_attributes(tag: bytes) -> dict[str, str]:

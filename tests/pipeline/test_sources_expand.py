@@ -74,8 +74,9 @@ def test_a_folder_stands_for_its_files_of_known_kinds_that_are_not_hidden(folder
 
 
 def test_a_glob_stands_for_the_files_that_match(folder):
-    assert names(["data/*.wa*"]) == ["data/a.warc", "data/b.warc.gz", "data/c.wat.gz"]
+    (folder / "z.warc").mkdir()
     assert names(["data/[ab].*"]) == ["data/a.warc", "data/b.warc.gz"]
+    assert names(["data/*.wa*"]) == ["data/a.warc", "data/b.warc.gz", "data/c.wat.gz"]
     assert names(["data/**/?.arc"]) == ["data/deep/d.arc"]
     assert names(["data/.h*/*"], url_column="u") == ["data/.hidden/f.warc"]
     assert names([f"file://{folder}/*.csv"]) == ["data/e.csv"]
@@ -139,6 +140,7 @@ def test_sources_survive_json(folder):
         ("a.arc.gz", "arc", None),
         ("a.tsv.gz", "table", "tsv"),
         ("a.csv.zst", "table", "csv"),
+        ("A.CSV", "table", "csv"),
         ("a.ndjson", "table", "jsonl"),
         ("a.jsonl.gz", "table", "jsonl"),
     ],

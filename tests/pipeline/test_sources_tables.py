@@ -235,6 +235,15 @@ def test_quotes_commas_and_line_breaks_stand_in_csv_values(tmp_path):
     assert tally.fault_total == 0
 
 
+def test_values_of_many_lines_go_over_blocks(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_tables, "BLOCK", 1000)
+    rows = [(url(i), "\n".join(f'"{n}", {i}' for n in range(i % 30 + 1))) for i in range(300)]
+    as_csv(rows, tmp_path / "a.csv")
+    found, tally = read(tmp_path / "a.csv", "csv")
+    assert found == [(i, u, " ".join(text.split())) for i, (u, text) in enumerate(rows)]
+    assert tally.fault_total == 0
+
+
 def test_a_quote_in_tsv_is_a_character_like_any_other(tmp_path):
     path = write(tmp_path, "a.tsv", f'5" pipe\t{url(0)}\n"open\t{url(1)}\n"a" b\t{url(2)}\n')
     assert [text for _, _, text in read(path, "tsv")[0]] == ['5" pipe', '"open', '"a" b']
@@ -374,6 +383,12 @@ def test_an_open_quote_costs_the_rest_of_its_table_once_it_is_longer_than_a_bloc
     assert tally.faults == [(len(rows), "bad_block")]
 
 
+def test_a_table_of_which_no_row_can_be_read_for_its_open_quote_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(text_tables, "BLOCK", 1000)
+    data = f'url,text\n{url(0)},"text' + f"\n{url(1)},text" * 500
+    assert says(write(tmp_path, "a.csv", data), "csv").startswith("not a readable table (")
+
+
 def test_a_damaged_row_group_costs_itself_and_the_others_keep_their_numbers(tmp_path):
     path = tmp_path / "a.parquet"
     table = pa.table(
@@ -445,6 +460,7 @@ def test_without_a_header_columns_go_by_number(tmp_path):
     assert read(path, "tsv", "3", "2")[0] == links(0, 1)
     assert read(path, "tsv", "3")[0][0] == (0, url(0), "a much longer other text")
     assert read(path, "tsv", None, "2")[0] == [(0, url(9), "text 0")]
+    assert read(path, "tsv", None, "0")[0] == [(0, url(0), url(9)), (1, url(1), "x")]
     assert "no header; name its columns by number" in says(path, "tsv", url_column="4")
     assert says(path, "tsv", url_column="url").endswith("it has 0, 1, 2, 3")
 
