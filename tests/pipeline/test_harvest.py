@@ -271,7 +271,7 @@ def test_a_bad_input_is_one_line_that_names_it(tmp_path, name, content, words):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    one_line(
+    one_line_of_many(
         run(
             [
                 sys.executable,
