@@ -6,10 +6,12 @@ import argparse
 import os
 from collections.abc import Callable
 
+from wit.console import Arguments
 from wit.errors import UserError
 
 LOCAL_RUNNER = "FnApiRunner"
 MOST_WAVES = 100
+RUNNERS = ("FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner", "PrismRunner")
 REFUSED_RUNNERS = {
     "DirectRunner": "it is a different engine on each machine",
     "DaskRunner": "it loses data silently",
@@ -35,7 +37,7 @@ The same command resumes a run that was stopped, killed or short of disk.
 
 def parser() -> argparse.ArgumentParser:
     """Returns the parser of `wit harvest`."""
-    top = argparse.ArgumentParser(
+    top = Arguments(
         prog="wit harvest",
         description="Harvest (image, text) pairs whose text includes a query, at most so many a "
         "query, into WebDataset and Parquet shards.",
@@ -52,7 +54,13 @@ def parser() -> argparse.ArgumentParser:
         "a folder; @FILE with a path a line; cc:CRAWL-ID[:wat|:warc]",
     )
     add("--out", required=True, metavar="DIR", help="output folder, local or remote")
-    add("--queries", required=True, metavar="FILE", help="query list: see wit queries --help")
+    add(
+        "--queries",
+        required=True,
+        metavar="FILE",
+        help="query list: Parquet with a column `query`, a JSON list of strings, or a text file "
+        "with a query a line",
+    )
     _add_choice(top.add_argument_group("which pairs"))
     _add_inputs(top.add_argument_group("inputs").add_argument)
     _add_pictures(top.add_argument_group("pictures").add_argument)
@@ -257,6 +265,10 @@ def _positive(text: str) -> int:
     return value
 
 
+def _either(names: tuple[str, ...]) -> str:
+    return f"{', '.join(names[:-1])} or {names[-1]}"
+
+
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns our options and those left for Beam.
 
@@ -272,8 +284,12 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     if options.runner in REFUSED_RUNNERS:
         raise UserError(
             f"--runner {options.runner} is not used: {REFUSED_RUNNERS[options.runner]}; leave it "
-            f"out for this machine ({LOCAL_RUNNER}), or name FlinkRunner, SparkRunner, "
-            "DataflowRunner or PortableRunner"
+            f"out for this machine ({LOCAL_RUNNER}), or name {_either(RUNNERS)}"
+        )
+    if options.runner not in (LOCAL_RUNNER, *RUNNERS) and "." not in options.runner:
+        raise UserError(
+            f"--runner {options.runner} is not known; leave it out for this machine "
+            f"({LOCAL_RUNNER}), or name {_either(RUNNERS)}, or a runner's class with its module"
         )
     if options.shard_size > 10_000:
         raise UserError(f"--shard-size {options.shard_size}: a shard has at most 10000 samples")

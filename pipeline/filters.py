@@ -26,6 +26,23 @@ def _cld2() -> Any:
     return pycld2
 
 
+def check_languages(codes: list[str]) -> None:
+    """Checks that languages can be identified here, and that these codes are among them.
+
+    Raises:
+        UserError: where the extra is missing, or naming the first code that no text would have.
+    """
+    cld2 = _cld2()
+    names = set(cld2.DETECTED_LANGUAGES)
+    known = {code for name, code in cld2.LANGUAGES if name in names}
+    for code in codes:
+        if code not in known:
+            raise UserError(
+                f"--language {code}: not a language that is identified; codes are CLD2's: "
+                f"{', '.join(sorted(known))}"
+            )
+
+
 def identify_languages(texts: pa.Array) -> pa.Array:
     """Returns string [n]: CLD2's language code of each text, null where it is not sure."""
     cld2 = _cld2()

@@ -19,6 +19,7 @@ import sys
 from typing import TYPE_CHECKING
 
 from pipeline.arguments import LOCAL_RUNNER, parse
+from wit.console import Screen
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
@@ -36,12 +37,14 @@ def main(argv: list[str]) -> int:
 
 def harvest(options: argparse.Namespace, beam_options: list[str]) -> Run:
     """Takes a harvest from wherever its folder is to its end."""
-    from pipeline.options import make_config
-    from pipeline.queries import install
-    from pipeline.run import open_run
-    from wit import shards, storage
+    with Screen() as screen:
+        screen.now("reading the query list")
+        from pipeline.options import make_config
+        from pipeline.queries import install
+        from pipeline.run import open_run
+        from wit import shards, storage
 
-    config, queries = make_config(options)
+        config, queries = make_config(options)
     with storage.FolderLock(options.out, storage.owner_text()):
         run = open_run(options.out, config)
         storage.sweep(run.out)
@@ -49,11 +52,16 @@ def harvest(options: argparse.Namespace, beam_options: list[str]) -> Run:
         install(run, queries)
         run_stages(run, options, beam_options)
         if options.until:
+            from pipeline.summary import so_far
+
+            print("\n".join(so_far(run)))
             print(f"stopped after {options.until}, as asked; without --until the run goes on")
         else:
-            from pipeline.summary import summarise
+            from pipeline.summary import cap_line, summarise
 
             tell(run, summarise(run))
+            if run.config.pairs is not None:
+                print(cap_line(run))
     return run
 
 

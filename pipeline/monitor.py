@@ -95,6 +95,8 @@ class Board:
             key, wave, stage = self.waiting[0]
             state = read_stage(self.run, key, self.session, self.final.setdefault(key, {}))
             if state is None:
+                if not self.started:
+                    self.screen.now("starting the workers")
                 return
             started = self.started.setdefault(key, time.monotonic())
             planned_next = len(self.waiting) > 1 and read_stage(
@@ -107,7 +109,9 @@ class Board:
                 return
             self.waiting.pop(0)
             self.final.pop(key)
-            if state.tasks:
+            if state.tasks and not state.wall:
+                self.screen.done(f"{name:<20} {state.tasks:>6} tasks  done before")
+            elif state.tasks:
                 rate = rate_of(state.units / max(state.wall, 0.001), stage.unit)
                 took = duration(state.wall)
                 self.screen.done(

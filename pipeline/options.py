@@ -23,6 +23,10 @@ def make_config(options: argparse.Namespace) -> tuple[Config, pa.Table]:
     from pipeline import sources
     from pipeline.fetch.policy import FetchPolicy
 
+    if options.language or options.identify_language:
+        from pipeline.filters import check_languages
+
+        check_languages(options.language)
     FetchPolicy.from_json({**fetch_settings(options), **json.loads(reach_settings(options))})
     table, _ = read_list(options.queries, options.match)
     found = sources.expand(

@@ -34,7 +34,9 @@ def read_list(path: str, match: str) -> tuple[pa.Table, dict[str, int]]:
         UserError: where the file is missing, is of no such kind, or holds no query.
     """
     if not storage.exists(path):
-        raise UserError(f"{path}: no such query list; make one: wit queries starter --out {path}")
+        raise UserError(
+            f"{path}: no such query list; make one: wit queries starter --out queries.parquet"
+        )
     if path.endswith(".parquet"):
         table = storage.read_table(path)
         names = {"query"} - set(table.column_names)

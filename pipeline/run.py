@@ -11,7 +11,7 @@
     OUT/lanes/W/L.parquet            a lane's rows in the order they are fetched
     OUT/fetched/W/L.results          what became of them
     OUT/shards/NNNNN.tar ...         the dataset, with manifest.json
-    OUT/coverage.parquet hosts.parquet report.html README.md
+    OUT/coverage.parquet hosts.parquet report.html manifest.json
 
 S is a source, G a group of sources, B a bucket, L a lane, W a wave, P a part of at most 2**20 rows.
 """
@@ -169,8 +169,15 @@ def read_many(
         yield from pool.map(read, paths)
 
 
+OPTIONS = {  # of entries that are not called as their options are
+    "languages": "language",
+    "user_agent": "contact or --user-agent",
+    "per_host_concurrency": "host-concurrency",
+    "total_seconds": "timeout",
+}
+
+
 def _difference(name: str, saved: Any, value: Any) -> str:
-    option = "--" + name.replace("_", "-")
     if isinstance(saved, dict) and isinstance(value, dict):
         keys = sorted(k for k in saved.keys() | value.keys() if saved.get(k) != value.get(k))
         if name == "queries" and "sha256" in keys:
@@ -179,7 +186,20 @@ def _difference(name: str, saved: Any, value: Any) -> str:
                 f"now {value['sha256'][:12]}...)"
             )
         key = keys[0]
-        return f"--{key.replace('_', '-')} {saved.get(key)!r}, now {value.get(key)!r}"
+        if key == "resize_only_if_bigger":
+            return "a run without --upscale, now with it" if saved[key] else "--upscale, now not"
+        return _values(key, saved.get(key), value.get(key))
     if name == "sources":
-        return f"{len(saved)} input files, now {len(value)} or others"
-    return f"{option} {saved!r}, now {value!r}"
+        if len(saved) != len(value):
+            return f"{len(saved):,} input files, now {len(value):,}"
+        before, after = next(pair for pair in zip(saved, value, strict=True) if pair[0] != pair[1])
+        if before["path"] != after["path"]:
+            return f"the input {before['path']}, now {after['path']}"
+        return f"another version of {after['path']}, or of its --url-column and --text-column"
+    return _values(name, saved, value)
+
+
+def _values(name: str, saved: Any, value: Any) -> str:
+    option = OPTIONS.get(name, name.replace("_", "-"))
+    before, after = ("not set" if v is None or v == [] else repr(v) for v in (saved, value))
+    return f"--{option} {before}, now {after}"

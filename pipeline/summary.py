@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline import lanes, report
 from pipeline.coverage import write_coverage
-from pipeline.dedupe import load_cap
+from pipeline.dedupe import load_cap, load_counts
 from pipeline.progress import read_stage
 from pipeline.run import Run, read_many
 from pipeline.stages import in_order
@@ -65,6 +65,45 @@ def summarise(run: Run) -> dict[str, Any]:
     data = report_data(run, funnel, links, coverage, hosts, samples)
     storage.write_bytes(run.path("report.html"), report.render(data).encode())
     return funnel
+
+
+def so_far(run: Run) -> list[str]:
+    """Returns what a run has found that stopped before fetching, as lines for a person."""
+    tally = sum_tallies(run)
+    lines = [f"{sum(tally.counts.values()):,} image links and rows, each in one row of:"]
+    counts = {"pair with a query" if k == PASSED else k: n for k, n in tally.counts.items()}
+    ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
+    lines += [f"  {count:>12,}  {reason}" for reason, count in ranked if count]
+    if storage.exists(run.path("counts", "total.npy")):
+        matched, unique = load_counts(run.out)
+        found = np.count_nonzero(matched)
+        lines.append(
+            f"queries  {found:,} of {len(matched):,} have a pair, at most {unique.max():,}"
+        )
+    if storage.exists(run.path("target.json")):
+        lines.append(cap_line(run))
+    paths = [
+        run.wave_path("selection", 1, f"{g:04d}.hosts.parquet") for g in range(len(run.groups))
+    ]
+    if all(map(storage.exists, paths)):
+        hosts = pa.concat_tables(read_many(paths, storage.read_table))
+        pairs, names = pc.sum(hosts["pairs"]).as_py() or 0, len(hosts["host"].unique())
+        lines.append(f"selected {pairs:,} pairs on {names:,} hosts")
+    return lines
+
+
+def cap_line(run: Run) -> str:
+    """Returns the cap for a person, and how far it is from the number of pairs asked for."""
+    target = storage.read_json(run.path("target.json"))
+    cap, asked = target["per_query"], run.config.pairs
+    line = f"cap      {cap:,} {'pair' if cap == 1 else 'pairs'} a query"
+    if asked is None:
+        return line
+    expected = target["expected_pairs"]
+    line += f": about {expected:,} pairs for --pairs {asked:,}"
+    if expected > 1.1 * asked and cap == 1:
+        return line + "; no cap gives fewer, a shorter query list does"
+    return line + ("; there are no more" if expected < 0.9 * asked else "")
 
 
 def sum_tallies(run: Run) -> Tally:
@@ -151,8 +190,9 @@ def report_data(
 ) -> report.ReportData:
     """Returns what the page shows."""
     cap = load_cap(run.out)
+    stored = samples.filter(pc.equal(samples["outcome"], SUCCESS))
     attempts = sum(count for name, count in funnel.items() if name in OUTCOMES)
-    matched, short = coverage["matched"].to_numpy(), coverage["short_by"].to_numpy()
+    present, short = coverage["present"].to_numpy(), coverage["short_by"].to_numpy()
     return report.ReportData(
         title=run.out.rstrip("/").rpartition("/")[2],
         facts=facts(run, cap),
@@ -161,7 +201,7 @@ def report_data(
         cap=cap,
         queries=telling_queries(coverage),
         query_count=len(coverage),
-        queries_matched=int(np.count_nonzero(matched)),
+        queries_present=int(np.count_nonzero(present)),
         queries_short=int(np.count_nonzero(short)),
         curve=report.make_curve(coverage["unique"].to_numpy(), coverage["drawn"].to_numpy()),
         attempts=attempts,
@@ -171,9 +211,13 @@ def report_data(
         galleries=galleries(run, coverage, samples),
         stages=stage_rows(run),
         breakdowns=[
-            breakdown("Language", samples["language"]),
-            breakdown("Attribute", samples["attribute"]),
-            breakdown("Content type", samples["content_type"]),
+            breakdown(title, stored[column])
+            for title, column in (
+                ("Language", "language"),
+                ("Attribute", "attribute"),
+                ("Content type", "content_type"),
+            )
+            if column != "language" or run.config.identify_language or run.config.languages
         ],
     )
 

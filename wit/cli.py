@@ -11,7 +11,7 @@ import wit
 COMMANDS = {
     "harvest": ("pipeline.harvest", "harvest pairs from crawl files or tables into shards"),
     "demo": ("pipeline.demo.run", "harvest a small web that comes with the program"),
-    "queries": ("query_list.cli", "make and look at query lists"),
+    "queries": ("query_list.cli", "make query lists"),
     "shards": ("wit.shards_cli", "check and describe a folder of shards"),
 }
 HELP = """usage: wit COMMAND [OPTION ...]

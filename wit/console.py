@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import argparse
 import shutil
 import sys
 import time
 from types import TracebackType
-from typing import TextIO
+from typing import NoReturn, TextIO
 
 QUIET_SECONDS = 15.0  # between two lines of progress where the output is no terminal
 
@@ -27,6 +28,14 @@ def rate_of(per_second: float, unit: str) -> str:
     if unit == "bytes":
         return f"{per_second / 1e6:,.1f} MB/s"
     return f"{per_second:,.0f} {unit}/s"
+
+
+class Arguments(argparse.ArgumentParser):
+    """A command's arguments; what is wrong with them is said in one line, without the usage."""
+
+    def error(self, message: str) -> NoReturn:
+        """Says what is wrong and where the help is, and exits with 2."""
+        self.exit(2, f"{self.prog}: {message}; see {self.prog} --help\n")
 
 
 class Screen:

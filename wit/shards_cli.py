@@ -1,12 +1,12 @@
 """`wit shards verify` and `wit shards stats`: check shards and count what is in them."""
 
-import argparse
 import json
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from wit.console import Arguments
 from wit.manifest import stats
 from wit.verify import verify
 
@@ -15,7 +15,7 @@ SHOWN = 15  # rows of a table of counts; --json has all
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs `wit shards ...`; 0, or 1 when `verify` found problems."""
-    parser = argparse.ArgumentParser(prog="wit shards", description=__doc__)
+    parser = Arguments(prog="wit shards", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     check = commands.add_parser(
         "verify",
@@ -43,7 +43,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(problem)
         checked = f"{progress.total:,} shards of {options.folder}"
         if problems:
-            print(f"{len(problems):,} problems in {checked}", file=sys.stderr)
+            number = "1 problem" if len(problems) == 1 else f"{len(problems):,} problems"
+            print(f"{number} in {checked}", file=sys.stderr)
             return 1
         print(f"{checked}: {'names and sizes agree' if options.fast else 'all is as it should be'}")
         return 0

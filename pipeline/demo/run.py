@@ -11,7 +11,7 @@ from pipeline.arguments import parse
 from pipeline.demo import server, site
 from pipeline.harvest import harvest
 from wit import cli, storage
-from wit.console import duration
+from wit.console import Arguments, duration
 
 CAP = 40  # pairs a query, so that the commonest words of the demo's captions go over it
 HELP = """Harvest a small web that comes with the program.
@@ -25,7 +25,7 @@ Other options of `wit harvest` may follow and are passed on.
 
 def main(argv: list[str]) -> int:
     """Runs the demo; the exit code."""
-    parser = argparse.ArgumentParser(
+    parser = Arguments(
         prog="wit demo",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,

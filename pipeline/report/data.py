@@ -113,9 +113,9 @@ class ReportData:
     `links` is the number of image links and table rows read: the sum of the counts of `fates`.
     `facts` are (label, value) lines on the run: seed, cap, version, command. `queries` are the most
     telling, in the order they are to be shown; `query_count` is the size of the whole list,
-    `queries_matched` how many of them have a pair, `queries_short` how many are below their cap
-    although more pairs matched. `attempts` is the number of selected pairs, of which the `failures`
-    and the fate that is `kept` are parts.
+    `queries_present` how many of them have a pair in the shards, `queries_short` how many are below
+    their cap although more pairs matched. `attempts` is the number of selected pairs, of which the
+    `failures` and the fate that is `kept` are parts.
     """
 
     title: str
@@ -125,7 +125,7 @@ class ReportData:
     facts: Sequence[tuple[str, str]] = ()
     queries: Sequence[QueryRow] = ()
     query_count: int = 0
-    queries_matched: int = 0
+    queries_present: int = 0
     queries_short: int = 0
     curve: Curve | None = None
     attempts: int = 0

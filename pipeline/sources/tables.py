@@ -110,6 +110,7 @@ def _read_parquet(
             if isinstance(error, OSError) and error.errno is not None:
                 raise  # of the disk or the network, not of what the file holds
             tally.fault(row, "bad_block")
+    progress(size)
 
 
 def _holds_text(kind: pa.DataType) -> bool:

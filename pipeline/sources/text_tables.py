@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from typing import BinaryIO
 
 import numpy as np
+import orjson
 import pyarrow as pa
 import pyarrow.csv as pv
 
@@ -22,7 +23,7 @@ from pipeline.tally import Tally
 from wit.errors import UserError
 
 BATCH_ROWS = 16 * 1024
-BLOCK = 4 * 2**20  # bytes of text parsed at a time; the longest row that is read
+BLOCK = 2**20  # bytes of text parsed at a time, of which Arrow reads 32 ahead; the longest row
 SAMPLE = 64 * 1024  # bytes in which the first row ends
 LOOKED_AT = 100  # rows of JSON whose keys are the columns
 LINES_WITHOUT_ROW = 1000  # after so many lines, none of them an object, a file is no JSON lines
@@ -213,7 +214,7 @@ def _read_lines(source: Source, text: _Text, tally: Tally) -> Iterator[Rows]:
 
 def _lines(text: _Text) -> Iterator[bytes]:
     """Yields the lines that are not empty; of one longer than BLOCK its first bytes."""
-    buffered = io.BufferedReader(text, 2**20)
+    buffered = io.BufferedReader(text, BLOCK)
     while line := buffered.readline(BLOCK):
         rest = line
         while len(rest) == BLOCK and not rest.endswith(b"\n"):
@@ -224,9 +225,12 @@ def _lines(text: _Text) -> Iterator[bytes]:
 
 def _parse(line: bytes) -> dict | None:
     try:
-        row = json.loads(line.decode())
-    except (ValueError, RecursionError):
-        return None
+        row = orjson.loads(line)
+    except orjson.JSONDecodeError:
+        try:  # Python writes NaN, and halves of surrogate pairs
+            row = json.loads(line.decode())
+        except (ValueError, RecursionError):
+            return None
     return row if isinstance(row, dict) else None
 
 

@@ -37,7 +37,7 @@ def run(text: str = "a blue dress", pictures: int = 3) -> report.ReportData:
         facts=[("seed", text)],
         queries=[report.QueryRow(text, 90, 80, 20, 30, 0), report.QueryRow("hat", 9, 8, 7, 7, 1)],
         query_count=400_000,
-        queries_matched=2,
+        queries_present=2,
         queries_short=1,
         curve=report.make_curve(np.array([80, 8]), np.array([20, 7])),
         attempts=800,

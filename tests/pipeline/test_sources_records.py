@@ -104,6 +104,10 @@ def test_junk_between_members_and_records_is_passed():
     found, faults = read(packed[0] + b"junk" * 9 + packed[1] + bytes(50) + packed[2])
     assert [block for _, _, block in found] == BODIES[:3]
     assert faults == [(len(packed[0]), "junk")]
+    longer = (len(RECORDS[1]) + 5).to_bytes(4, "little")  # as if it were the member's size
+    found, faults = read(packed[0] + packed[1] + b"junk" + longer + packed[2])
+    assert [block for _, _, block in found] == BODIES[:3]
+    assert faults == [(len(packed[0] + packed[1]), "junk")]
     found, faults = read(RECORDS[0] + b"junk\r\nmore\r\n" + RECORDS[1])
     assert [block for _, _, block in found] == BODIES[:2]
     assert faults == [(len(RECORDS[0]), "bad_record")]
