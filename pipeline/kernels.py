@@ -6,6 +6,7 @@ Importing a module with numba kernels compiles them; the results stand in Python
 import pyarrow as pa
 
 from pipeline import balance as balance
+from pipeline import sources as sources
 from pipeline import unique as unique
 from wit import text
 from wit.matching import Matcher
