@@ -38,8 +38,8 @@ def check_languages(codes: list[str]) -> None:
     for code in codes:
         if code not in known:
             raise UserError(
-                f"--language {code}: not a language that is identified; codes are CLD2's: "
-                f"{', '.join(sorted(known))}"
+                f"--language {code}: not a language that is identified; name CLD2's codes, as en, "
+                "de, iw or zh-Hant"
             )
 
 

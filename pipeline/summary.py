@@ -16,7 +16,7 @@ import pyarrow.parquet as pq
 
 from pipeline import lanes, report
 from pipeline.coverage import write_coverage
-from pipeline.dedupe import load_cap, load_counts
+from pipeline.dedupe import load_cap, read_array
 from pipeline.progress import read_stage
 from pipeline.run import Run, read_many
 from pipeline.stages import in_order
@@ -74,11 +74,12 @@ def so_far(run: Run) -> list[str]:
     counts = {"pair with a query" if k == PASSED else k: n for k, n in tally.counts.items()}
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     lines += [f"  {count:>12,}  {reason}" for reason, count in ranked if count]
-    if storage.exists(run.path("counts", "total.npy")):
-        matched, unique = load_counts(run.out)
+    paths = [run.path("counts", f"{g:04d}.npy") for g in range(len(run.groups))]
+    if all(map(storage.exists, paths)):
+        matched, unique = sum(map(read_array, paths))
         found = np.count_nonzero(matched)
         lines.append(
-            f"queries  {found:,} of {len(matched):,} have a pair, at most {unique.max():,}"
+            f"queries  {found:,} of {len(matched):,} have a pair; the most has {unique.max():,}"
         )
     if storage.exists(run.path("target.json")):
         lines.append(cap_line(run))
