@@ -356,7 +356,7 @@ def test_of_a_cut_file_the_rows_before_the_cut_are_kept(tmp_path, format, pack, 
     data = pack((tmp_path / "whole").read_bytes())
     rows, tally = read(write(tmp_path, "a", data[: int(share * len(data))]), format)
     assert rows == [(i, url(i), texts[i]) for i in range(len(rows))]
-    assert share - 0.15 < len(rows) / len(texts) < share + 0.02
+    assert share - 0.25 < len(rows) / len(texts) < share + 0.02
     assert tally.fault_counts.pop("cut_compression") == 1
     assert tally.fault_counts.pop("bad_row", 0) <= 1
     assert not tally.fault_counts
