@@ -4,7 +4,7 @@ import hashlib
 from dataclasses import dataclass
 from urllib.parse import parse_qs, urlsplit
 
-from pipeline.demo import pages, pictures, routes
+from pipeline.demo import crawling, pages, pictures, routes
 
 TYPES = {"jpg": "image/jpeg", "png": "image/png", "webp": "image/webp", "gif": "image/gif"}
 DRIP = 1.2  # seconds over which a dripping body is sent
@@ -49,6 +49,8 @@ def answer(url: str) -> Answer:
     page = pages.pages_by_url().get(f"http://{host}{parts.path or '/'}")
     if page:
         return Answer(200, page.headers, page.body)
+    if found := crawling.reply(f"http://{host}{parts.path}"):
+        return Answer(*found)
     if parts.path in ("/robots.txt", routes.MOVED_ROBOTS.get(host)):
         return _robots(host, parts.path)
     return _picture(url)

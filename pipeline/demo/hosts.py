@@ -36,7 +36,8 @@ class Sheet:
     """One page: a heading, a line below it, and its pictures in the layout grid, figures or post.
 
     `charset` is what the page says about its bytes, `encoding` what they are; `content_type` is the
-    HTTP header. `links` are (label, path) on the same host.
+    HTTP header. `links` are (label, path) on the same host, `elsewhere` (label, URL, rel) of
+    places that are no pages of ours: other hosts, and what only a crawler would mind.
     """
 
     path: str
@@ -46,6 +47,7 @@ class Sheet:
     layout: str = "grid"
     strip: Sequence[Item] = ()
     links: Sequence[tuple[str, str]] = ()
+    elsewhere: Sequence[tuple[str, str, str]] = ()
     base: str = ""
     lang: str = "en"
     charset: str = "utf-8"
@@ -105,7 +107,8 @@ def shop() -> Iterator[Sheet]:
         Item(f"/img/{p.name}.jpg?w=240", words.text(p, words.PLAIN, "news"), price=price(p))
         for p in some(24, "news")
     ]
-    yield home("New this week", "Free returns, always.", sheets, items=news)
+    cart = (("Your cart", "http://shop-one.example/cart/", ""),)  # robots.txt says no
+    yield home("New this week", "Free returns, always.", sheets, items=news, elsewhere=cart)
     yield from sheets
 
 
@@ -145,7 +148,9 @@ def outlet() -> Iterator[Sheet]:
             items.append(Item(f"/photo/anim/{p.name}.gif", words.text(p, words.SHOP, page)))
         lead = "Last pieces, last sizes. What is gone is gone."
         sheets.append(Sheet(f"/sale/{page}/", f"Sale, page {page}", lead, items))
-    yield home("Outlet", "Everything must go.", sheets)
+    letter = (("From our letter", "http://www.outlet.example/sale/1/?from=letter", ""),)
+    # The last pages stand in the sitemap alone.
+    yield home("Outlet", "Everything must go.", sheets[:5], elsewhere=letter)
     yield from sheets
 
 
@@ -162,7 +167,11 @@ def museum() -> Iterator[Sheet]:
             items.append(Item(src, words.text(p, words.MUSEUM_ALT, room), caption=caption))
         lead = "From the collection of everyday clothes. Please do not touch."
         sheets.append(Sheet(f"/rooms/{room}", f"Room {room}", lead, items, "figures"))
-    yield home("The museum of everyday clothes", "Open daily, free entry.", sheets)
+    more = (
+        ("The maze", "http://museum.example/maze/1/", "nofollow"),
+        ("Our poster", "http://cdn.example/m/hat-01.jpg", ""),
+    )
+    yield home("The museum of everyday clothes", "Open daily, free entry.", sheets, elsewhere=more)
     yield from sheets
 
 
@@ -227,7 +236,15 @@ def blog() -> Iterator[Sheet]:
         base = "http://blog.example/uploads/" if based else ""
         lead = f"Post number {post}. As always: what I packed, and what I should have packed."
         sheets.append(Sheet(f"/posts/{post}/", title, lead, items, "post", base=base))
-    yield home("A suitcase and a half", "Clothes on the road.", sheets)
+    more = [(name, f"http://{host}/", "") for host, (name, _) in HOSTS.items()]
+    more += [
+        ("Newest post", "http://blog.example/posts/newest/", ""),
+        ("A post that is gone", "http://blog.example/posts/99/", ""),
+        ("Drafts", "http://blog.example/drafts/", ""),
+        ("Where I will be", "http://blog.example/calendar/2025/03/", ""),
+        ("A friend", "http://friend.invalid/", ""),
+    ]
+    yield home("A suitcase and a half", "Clothes on the road.", sheets, elsewhere=more)
     yield from sheets
 
 

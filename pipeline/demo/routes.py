@@ -104,8 +104,17 @@ REDIRECTS |= {
 
 OTHER_ROBOTS = "User-agent: GPTBot\nDisallow: /\n\n"
 ROBOTS = {  # host: (status, content type, body); a host without an entry has no robots.txt (404)
-    "shop-one.example": (200, "text/plain", OTHER_ROBOTS + "User-agent: *\nDisallow: /cart/\n"),
-    "museum.example": (200, "text/plain", "# be our guest\nUser-agent: *\nDisallow:\n"),
+    "shop-one.example": (
+        200,
+        "text/plain",
+        OTHER_ROBOTS
+        + "User-agent: *\nDisallow: /cart/\n\nSitemap: http://shop-one.example/sitemap.xml\n",
+    ),
+    "museum.example": (
+        200,
+        "text/plain",
+        "Sitemap: http://museum.example/maps/index.xml\n# be our guest\nUser-agent: *\nDisallow:\n",
+    ),
     "cdn.example": (200, "text/plain", ""),
     "blog.example": (
         200,

@@ -1,4 +1,8 @@
-"""The demo's web as input of a harvest: three crawl files and a table, always the same bytes."""
+"""The demo's web as input of a harvest: crawl files and a table, always the same bytes.
+
+`wit demo` crawls its web and takes the table from here; the crawl files, whose dates do not change
+and which hold what a crawler of ours does not keep, are for tests.
+"""
 
 import gzip
 import itertools
