@@ -33,6 +33,18 @@ AiBxlNtYEgMXe9lsWYnDY6+i7bK0GnP4v59TatPibnzIXA==
 -----END CERTIFICATE-----
 """
 
+# The same key, valid until 2021.
+EXPIRED = """-----BEGIN CERTIFICATE-----
+MIIBPDCB46ADAgECAgECMAoGCCqGSM49BAMCMBMxETAPBgNVBAMMCHRscy50ZXN0
+MB4XDTIwMDEwMTAwMDAwMFoXDTIxMDEwMTAwMDAwMFowEzERMA8GA1UEAwwIdGxz
+LnRlc3QwWTATBgcqhkjOPQIBBggqhkjOPQMBBwNCAAQ/P+YrKFDWITbTO0bVp7fg
+yEn905aBfeRrDJeWqyAjrKKPsOIYmNRRj10srdpwKPSWeitW94g8BYFWqA6LkUAM
+oygwJjATBgNVHREEDDAKggh0bHMudGVzdDAPBgNVHRMBAf8EBTADAQH/MAoGCCqG
+SM49BAMCA0gAMEUCIAjvqaD7StXkKlHdRjqyRvWxrIgQlrHlGFGs/1bUuVD5AiEA
+3tos1yltuE6/AHUhM5QXAUpPSqJUnh6jEiNqOsa5CAw=
+-----END CERTIFICATE-----
+"""
+
 
 def picture(width: int = 320, height: int = 240, kind: str = "JPEG") -> bytes:
     """A picture with something on it."""
@@ -62,6 +74,7 @@ FIXED = {
     "/noai": answer(JPEG, X_Robots_Tag="noai"),
     "/noai-for-us": answer(JPEG, X_Robots_Tag="otherbot: nofollow, testbot: all, noimageai"),
     "/noindex-for-others": answer(JPEG, X_Robots_Tag="otherbot: noindex, unavailable_after: never"),
+    "/expired": answer(JPEG, X_Robots_Tag="unavailable_after: 25 Jun 2010 15:00:00 PST"),
     "/tdm": answer(JPEG, TDM_Reservation="1"),
     "/empty": answer(b""),
     "/no-content": b"HTTP/1.1 204 No Content\r\n\r\n",
@@ -70,11 +83,16 @@ FIXED = {
     "/gzip-cut": answer(gzip.compress(JPEG)[:-1000], Content_Encoding="gzip"),
     "/gzip-not": answer(JPEG, Content_Encoding="gzip"),
     "/brotli": answer(b"\x0b\x02\x80hello\x03", Content_Encoding="br"),
+    "/brotli-bomb": answer(bytes(60_000_000), Content_Encoding="BR"),
+    "/zstd": answer(b"\x28\xb5\x2f\xfd", Content_Encoding="zstd"),
+    "/packed-twice": answer(gzip.compress(gzip.compress(JPEG)), Content_Encoding="gzip, gzip"),
     "/too-long": answer(bytes(3_000_000)),
     "/lies": b"HTTP/1.1 200 OK\r\nContent-Length: 999999999999\r\n\r\n",
     "/loop-a": answer(b"", status="302 Found", Location="/loop-b"),
     "/loop-b": answer(b"", status="302 Found", Location="/loop-a"),
     "/nowhere": answer(b"", status="302 Found"),
+    "/two-lengths": b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nContent-Length: 4\r\n\r\nabcd",
+    "/bad-status": b"HTTP/1.1 2OO OK\r\nContent-Length: 0\r\n\r\n",
     "/garbage": b"SSH-2.0-OpenSSH_9.2\r\n",
     "/bad-chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nzzz\r\nhello\r\n",
     "/bad-second-chunk": b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n"
@@ -85,17 +103,26 @@ FIXED = {
 
 
 class FaultyServer:
-    """Serves on 127.0.0.1 from a thread while the `with` block lasts."""
+    """Serves on a loopback address from a thread while the `with` block lasts."""
 
-    def __init__(self, tls_folder: Path | None = None):
+    def __init__(
+        self,
+        tls_folder: Path | None = None,
+        certificate: str = CERTIFICATE,
+        address: str = "127.0.0.1",
+    ):
+        self._address = address
         self.log: list[tuple[float, str, str]] = []
         self.running: Counter[str] = Counter()
         self.most_at_once: Counter[str] = Counter()
+        self.most_in_all = 0
+        self.robots: dict[str, bytes] = {}  # by host, instead of the fixed one
         self._seen: Counter[str] = Counter()
+        self._bursts: Counter[str] = Counter()
         self._context = None
         if tls_folder is not None:
             chain = tls_folder / "tls.pem"
-            chain.write_text(KEY + CERTIFICATE)
+            chain.write_text(KEY + certificate)
             self._context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
             self._context.load_cert_chain(chain)
 
@@ -104,7 +131,7 @@ class FaultyServer:
         self._thread = threading.Thread(target=self._loop.run_forever, daemon=True)
         self._thread.start()
         self._server = self._run(
-            asyncio.start_server(self._serve, "127.0.0.1", 0, ssl=self._context)
+            asyncio.start_server(self._serve, self._address, 0, ssl=self._context)
         )
         self.port = self._server.sockets[0].getsockname()[1]
         return self
@@ -127,7 +154,7 @@ class FaultyServer:
 
     @property
     def address(self) -> str:
-        return f"127.0.0.1:{self.port}"
+        return f"{self._address}:{self.port}"
 
     def paths(self, host: str) -> list[str]:
         """What was asked of a host name, in order."""
@@ -144,6 +171,7 @@ class FaultyServer:
                 self.log.append((time.monotonic(), host, path))
                 self.running[host] += 1
                 self.most_at_once[host] = max(self.most_at_once[host], self.running[host])
+                self.most_in_all = max(self.most_in_all, self.running.total())
                 try:
                     await self._answer(path, host, writer)
                     await writer.drain()
@@ -161,7 +189,9 @@ class FaultyServer:
         first = self._seen[path] == 1
         plain, _, query = path[1:].partition("?")
         name, _, rest = plain.partition("/")
-        if path in FIXED:
+        if path == "/robots.txt" and host in self.robots:
+            writer.write(answer(self.robots[host], "text/plain"))
+        elif path in FIXED:
             writer.write(FIXED[path])
         elif name == "slow-ok":
             await asyncio.sleep(0.05)
@@ -174,6 +204,10 @@ class FaultyServer:
             wait = {"Retry_After": rest}
             busy = answer(b"", status="429 Too Many", **wait)
             writer.write(busy if first else answer(JPEG))
+        elif name == "burst":  # the host's first so many requests of this kind meet a 503
+            self._bursts[host] += 1
+            burst = answer(b"", status="503 Busy")
+            writer.write(burst if self._bursts[host] <= int(rest.split("/")[0]) else answer(JPEG))
         elif name == "chain":
             left = int(rest)
             target = f"/chain/{left - 1}" if left else "/ok.jpg"
@@ -189,6 +223,22 @@ class FaultyServer:
             for byte in answer(JPEG):
                 writer.write(bytes([byte]))
                 await asyncio.sleep(0.05)
+        elif name == "drip-body":
+            head, _, body = answer(JPEG).partition(b"\r\n\r\n")
+            writer.write(head + b"\r\n\r\n")
+            for byte in body:
+                writer.write(bytes([byte]))
+                await asyncio.sleep(0.05)
+        elif name == "only-hints":
+            while True:
+                writer.write(b"HTTP/1.1 103 Early Hints\r\nLink: </a.css>\r\n\r\n")
+                await writer.drain()
+                await asyncio.sleep(0.01)
+        elif name == "endless-headers":
+            writer.write(b"HTTP/1.1 200 OK\r\n")
+            while True:
+                writer.write(b"X-A: b\r\n")
+                await writer.drain()
         elif name == "endless":
             writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: image/jpeg\r\n\r\n")
             while True:
@@ -203,6 +253,8 @@ class FaultyServer:
 
 
 ENDING = (
+    "/bad-status",
+    "/two-lengths",
     "/cut-short",
     "/lies",
     "/garbage",

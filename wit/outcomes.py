@@ -11,6 +11,17 @@ RESIZE = "failed_to_resize"
 
 OUTCOMES: dict[str, tuple[str, str]] = {
     SUCCESS: (SUCCESS, "The picture was fetched, decoded and stored."),
+    # what is kept out of this dataset
+    "blocklisted": (
+        DOWNLOAD,
+        "On a list of --blocklist, so it was not asked for; or a redirect led to a listed address, "
+        "or the picture that came is listed, and then it was not stored.",
+    ),
+    "taken_down": (
+        DOWNLOAD,
+        "Taken out of the dataset (wit shards takedown), or kept out of it ever since: picture, "
+        "caption and addresses are gone.",
+    ),
     # the host's wishes
     "robots_disallowed": (
         DOWNLOAD,
@@ -23,8 +34,13 @@ OUTCOMES: dict[str, tuple[str, str]] = {
     ),
     "opted_out": (
         DOWNLOAD,
-        "The answer carries an opt-out: X-Robots-Tag noai, noimageai, noindex, noimageindex or "
-        "none, or TDM-Reservation: 1.",
+        "The answer carries an opt-out (X-Robots-Tag noai, noimageai, noindex, noimageindex, none "
+        "or a past unavailable_after; TDM-Reservation: 1), or the host's tdmrep.json or a "
+        "Content-Signal ai-train=no in its robots.txt does, and then it was not asked for.",
+    ),
+    "host_paused": (
+        DOWNLOAD,
+        "The host asked (Retry-After) to be left alone for longer than the shard had time.",
     ),
     # the address
     "invalid_url": (DOWNLOAD, "The URL cannot be read, or carries a user name or a password."),
@@ -40,12 +56,27 @@ OUTCOMES: dict[str, tuple[str, str]] = {
     "connect_timeout": (DOWNLOAD, "No connection within the time limit."),
     "tls_failure": (
         DOWNLOAD,
-        "The TLS handshake failed: the certificate is not trusted, expired or of another name, or "
-        "no common protocol.",
+        "The TLS handshake failed, but not for its certificate: no common protocol, or no TLS.",
     ),
+    "certificate_expired": (DOWNLOAD, "The TLS certificate is not valid at this time."),
+    "certificate_untrusted": (
+        DOWNLOAD,
+        "The TLS certificate is signed by itself or by nobody known, or is broken.",
+    ),
+    "certificate_mismatch": (DOWNLOAD, "The TLS certificate is of another name."),
     "connection_lost": (DOWNLOAD, "The server closed or reset the connection before answering."),
-    "read_timeout": (DOWNLOAD, "The server was silent for longer than the time limit."),
+    "first_byte_timeout": (
+        DOWNLOAD,
+        "The server took the request, but no whole answer's head came within the time limit.",
+    ),
+    "read_timeout": (DOWNLOAD, "The server fell silent in the body for longer than the limit."),
+    "too_slow": (DOWNLOAD, "The body came at fewer bytes a second than the minimum."),
     "total_timeout": (DOWNLOAD, "The whole request took longer than its time limit."),
+    "host_gave_up": (
+        DOWNLOAD,
+        "The host failed so many times in a row, and once more after a rest, that the rest of its "
+        "pictures in the shard were not asked for; those that failed have this name, too.",
+    ),
     "deadline_exceeded": (DOWNLOAD, "The shard's time was over before this picture was done."),
     # the answer
     "invalid_response": (DOWNLOAD, "The answer is not valid HTTP."),
@@ -63,10 +94,12 @@ OUTCOMES: dict[str, tuple[str, str]] = {
     "empty_body": (DOWNLOAD, "The answer has no content."),
     "too_many_bytes": (DOWNLOAD, "The body, as sent or unpacked, is larger than allowed."),
     "truncated_body": (DOWNLOAD, "The connection ended before the announced end of the body."),
-    "bad_content_encoding": (
+    "unsupported_encoding": (
         DOWNLOAD,
-        "The body is packed in a way that was not asked for and is not understood, or is damaged.",
+        "The body is packed in a way that was not asked for and is not unpacked (Brotli, ...); "
+        "named.",
     ),
+    "bad_content_encoding": (DOWNLOAD, "The packed body (gzip, deflate) is damaged."),
     # the picture
     "unsupported_format": (RESIZE, "Not a picture, or of a format that is not decoded; named."),
     "too_many_pixels": (RESIZE, "The header announces more pixels than allowed."),
@@ -78,13 +111,40 @@ OUTCOMES: dict[str, tuple[str, str]] = {
     "decoder_timeout": (RESIZE, "Decoding took longer than its time limit."),
     "decoder_out_of_memory": (RESIZE, "Decoding asked for more memory than its limit."),
     "internal_error": (DOWNLOAD, "A fault of this program on this picture; the message names it."),
+    # img2dataset as the engine
+    "engine_failed": (
+        DOWNLOAD,
+        "img2dataset, chosen as the engine, reports a failure that none of these words names; the "
+        "message is its own.",
+    ),
+    "engine_lost": (
+        DOWNLOAD,
+        "img2dataset, chosen as the engine, stood still, was killed, or left this picture out.",
+    ),
 }
+
+# Where no HTTP status came, these say that the host, and not one of its files, is of no use now.
+HOST_FAILURES = frozenset(
+    {
+        "dns_failure",
+        "connect_failed",
+        "connect_timeout",
+        "tls_failure",
+        "certificate_expired",
+        "certificate_untrusted",
+        "certificate_mismatch",
+        "connection_lost",
+        "first_byte_timeout",
+        "total_timeout",
+    }
+)
 
 TRANSIENT = frozenset(
     {
         "connect_failed",
         "connect_timeout",
         "connection_lost",
+        "first_byte_timeout",
         "read_timeout",
         "rate_limited",
         "server_error",

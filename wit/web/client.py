@@ -6,31 +6,36 @@ that could answer otherwise); redirects are handed back, so that each hop is jud
 is retried, unpacked, proxied or remembered (no cookies, no environment) behind the caller's back.
 TLS certificates are always verified. Other content encodings than gzip and deflate are refused:
 `identity` is asked for.
+
+HTTP/1.1 is all that is spoken. HTTP/2 saves round trips by many requests over one connection, and
+a guest makes one or two at a time to a host: there is nothing to interleave, and a kept connection
+saves the handshake as well. See docs/outcomes.md.
 """
 
 import asyncio
 import errno
 import functools
-import os
 import socket
 import ssl
 import time
-import zlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Self
 
 import aiohttp
 import yarl
-from aiohttp import http_exceptions
 from multidict import CIMultiDictProxy
 
 from wit.errors import UserError
 from wit.outcomes import SUCCESS
+from wit.web.failures import Failed, explain
 from wit.web.guard import Guard, Refused, Target, parse_url
+from wit.web.places import DEFAULT, PLACES
 from wit.web.policy import WebPolicy
 from wit.web.rates import parse_retry_after
+from wit.web.recording import PeerResponse, Recording
 from wit.web.resolver import GuardedResolver, Lookup, look_up
+from wit.web.unpacking import unpacker
 
 REDIRECT = "redirect"  # an Answer's outcome beside those of wit.outcomes: look at `location`
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -39,9 +44,9 @@ MAX_HEADERS = 128
 IDLE_SECONDS = 15.0
 MAX_HEADER = 8190  # bytes of one line
 MAX_DRAIN = 16 * 1024  # an error page up to this size is read, so that the connection stays of use
+READ_BYTES = 256 * 1024  # as much as the event loop takes from a socket at a time
 LIGHT = 1024 * 1024  # bytes; of bodies above it, HEAVY_AT_ONCE are held at a time
 HEAVY_AT_ONCE = 8
-OUT_OF_SOCKETS = (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM)
 
 Refuse = Callable[[CIMultiDictProxy[str]], tuple[str, str] | None]
 
@@ -60,15 +65,6 @@ class Answer:
     retry_after: float | None = None  # seconds
     bytes_read: int = 0
     heavy: bool = False  # holds one of the HEAVY_AT_ONCE places: `Client.put_down` when done
-
-
-class _Failed(Exception):
-    """Ends a request with an outcome, inside this file."""
-
-    def __init__(self, outcome: str, message: str | None = None):
-        super().__init__(outcome)
-        self.outcome = outcome
-        self.message = message
 
 
 @functools.cache
@@ -93,6 +89,8 @@ class Client:
     def __init__(self, policy: WebPolicy, lookup: Lookup = look_up):
         self.policy = policy
         self.guard = Guard(policy.allow_addresses, policy.resolve)
+        # For the name, the connection with its handshake, and an answer's head that may drip.
+        self._head_seconds = 2 * policy.connect_seconds + 2 * policy.read_seconds
         self._heavy = asyncio.Semaphore(HEAVY_AT_ONCE)
         self._resolver = GuardedResolver(self.guard, policy, lookup)
         self._kept = self._session(force_close=False)
@@ -126,6 +124,7 @@ class Client:
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
             trust_env=False,
+            response_class=PeerResponse,
             headers={
                 "User-Agent": policy.user_agent,
                 "Accept": "image/*,*/*;q=0.5",
@@ -134,6 +133,7 @@ class Client:
             timeout=aiohttp.ClientTimeout(
                 total=None, sock_connect=policy.connect_seconds, sock_read=policy.read_seconds
             ),
+            read_bufsize=READ_BYTES,
             max_line_size=MAX_HEADER,
             max_field_size=MAX_HEADER,
             max_headers=MAX_HEADERS,
@@ -157,6 +157,24 @@ class Client:
             answer.heavy = False
             self._heavy.release()
 
+    async def place_of(self, target: Target) -> str:
+        """The address whose places a request to this target takes; empty where none are counted."""
+        address = await self._resolver.lowest(target.host)
+        excepted = self.policy.per_address_concurrency is None and self.guard.is_excepted(
+            target.host, address
+        )
+        return "" if excepted else address
+
+    def take_place(self, address: str) -> bool:
+        """Take one of an address's places of requests at once, False where all are taken."""
+        at_once = self.policy.per_address_concurrency
+        return not address or PLACES.take(address, DEFAULT if at_once is None else at_once)
+
+    def give_place(self, address: str) -> None:
+        """Give a place back."""
+        if address:
+            PLACES.give(address)
+
     async def request(
         self,
         target: Target,
@@ -166,24 +184,34 @@ class Client:
         cut: bool = False,
         keep_alive: bool = True,
         refuse: Refuse | None = None,
+        headers: Mapping[str, str] = {},
+        recording: Recording | None = None,
     ) -> Answer:
         """Ask for one URL, without following redirects; never raises for what a server does.
 
         `seconds` is the time for all of it. A body above `max_bytes` is `too_many_bytes`, or cut
         there with `cut`. `refuse` looks at the headers of a 200 and may end the request with
-        (outcome, message) before the body is read. UserError where this machine has no sockets.
+        (outcome, message) before the body is read. `headers` are sent instead of the client's own
+        of the same names; `recording` gets what went over the wire, also the pages of errors.
+        UserError where this machine has no sockets.
         """
         answer = Answer("internal_error", target)
         try:
             self.guard.admit(target)
             async with asyncio.timeout(seconds or self.policy.total_seconds):
                 await self._exchange(
-                    answer, max_bytes or self.policy.max_bytes, cut, keep_alive, refuse
+                    answer,
+                    max_bytes or self.policy.max_bytes,
+                    cut,
+                    keep_alive,
+                    refuse,
+                    headers,
+                    recording,
                 )
-        except (_Failed, Refused) as error:
+        except (Failed, Refused) as error:
             answer.outcome, answer.message = error.outcome, error.message
         except Exception as error:
-            answer.outcome, answer.message = _explain(error, answer)
+            answer.outcome, answer.message = explain(error, answer.status)
         finally:
             if answer.outcome != SUCCESS:
                 answer.body = b""
@@ -210,24 +238,44 @@ class Client:
         return answer
 
     async def _exchange(
-        self, answer: Answer, max_bytes: int, cut: bool, keep_alive: bool, refuse: Refuse | None
+        self,
+        answer: Answer,
+        max_bytes: int,
+        cut: bool,
+        keep_alive: bool,
+        refuse: Refuse | None,
+        headers: Mapping[str, str],
+        recording: Recording | None,
     ) -> None:
         url = yarl.URL(answer.target.url, encoded=True)
-        headers = None if keep_alive else {"Connection": "close"}
+        sent = dict(headers) if keep_alive else {**headers, "Connection": "close"}
         session = self._kept if keep_alive else self._single
-        async with session.get(url, allow_redirects=False, headers=headers) as response:
+        head = asyncio.timeout(self._head_seconds)
+        try:
+            async with head:
+                response = await session.get(url, allow_redirects=False, headers=sent)
+        except TimeoutError:
+            if head.expired():
+                raise Failed("first_byte_timeout") from None
+            raise
+        async with response:
+            if recording is not None:
+                recording.begin(response)
             answer.status = response.status
             answer.content_type = _media_type(response.headers.get("Content-Type"))
             answer.retry_after = parse_retry_after(response.headers.get("Retry-After"), time.time())
             outcome, message = self._judge(answer, response.headers.get("Location"))
             if outcome != SUCCESS:
-                await _drain(response, answer)
-                raise _Failed(outcome, message)
+                if recording is not None:
+                    answer.bytes_read += await recording.drain(response)
+                else:
+                    await _drain(response, answer)
+                raise Failed(outcome, message)
             if refuse is not None and (refusal := refuse(response.headers)):
-                raise _Failed(*refusal)
-            await self._read(response, answer, max_bytes, cut)
+                raise Failed(*refusal)
+            await self._read(response, answer, max_bytes, cut, recording)
         if not answer.body:
-            raise _Failed("empty_body")
+            raise Failed("empty_body")
         answer.outcome = SUCCESS
 
     def _judge(self, answer: Answer, location: str | None) -> tuple[str, str | None]:
@@ -256,53 +304,44 @@ class Client:
         return ("server_error" if 500 <= status < 600 else "unexpected_status"), message
 
     async def _read(
-        self, response: aiohttp.ClientResponse, answer: Answer, max_bytes: int, cut: bool
+        self,
+        response: aiohttp.ClientResponse,
+        answer: Answer,
+        max_bytes: int,
+        cut: bool,
+        recording: Recording | None,
     ) -> None:
         """Read and unpack the body, stopping as soon as it is larger than allowed."""
-        too_many = _Failed("too_many_bytes", f"more than {max_bytes} bytes")
-        coding = response.headers.get("Content-Encoding", "identity").strip().lower()
-        if coding not in ("", "identity", "gzip", "x-gzip", "deflate"):
-            raise _Failed("bad_content_encoding", coding[:40])
-        unpack = None if coding in ("", "identity") else _Unpacker()
+        too_many = Failed("too_many_bytes", f"more than {max_bytes} bytes")
+        unpack = unpacker(response.headers.get("Content-Encoding", ""))
         if (response.content_length or 0) > max_bytes and not cut:
             raise too_many
-        body = bytearray()
+        parts, size = list[bytes](), 0
+        loop = asyncio.get_running_loop()
+        begun, slow_from = loop.time(), self.policy.slow_seconds
         async for chunk in response.content.iter_any():
             answer.bytes_read += len(chunk)
-            body += unpack(chunk, max_bytes + 1 - len(body)) if unpack else chunk
-            if len(body) > max_bytes or answer.bytes_read > max_bytes:
+            seconds = loop.time() - begun
+            if seconds > slow_from and answer.bytes_read < seconds * self.policy.min_speed:
+                raise Failed("too_slow", f"less than {self.policy.min_speed} bytes a second")
+            if recording is not None:
+                recording.body += chunk
+            part = unpack(chunk, max_bytes + 1 - size) if unpack else chunk
+            parts.append(part)
+            size += len(part)
+            if size > max_bytes or answer.bytes_read > max_bytes:
                 if not cut:
                     raise too_many
-                del body[max_bytes:]
                 break
-            if len(body) > LIGHT and not answer.heavy:
+            if size > LIGHT and not answer.heavy:
                 await self._heavy.acquire()
                 answer.heavy = True
         else:
-            if unpack and body and not unpack.finished:
-                raise _Failed("truncated_body", "the packed body is cut short")
-        answer.body = bytes(body)
-
-
-class _Unpacker:
-    """gzip and deflate (with or without zlib's header), never giving more than asked for."""
-
-    def __init__(self) -> None:
-        self._inflate: Any = None
-        self.finished = False
-
-    def __call__(self, data: bytes, most: int) -> bytes:
-        if self.finished or not data:
-            return b""  # what follows the end (a second member, padding) is no part of a picture
-        if self._inflate is None:
-            wrapped = data[:1] == b"\x1f" or data[0] & 0x0F == 8
-            self._inflate = zlib.decompressobj(wbits=47 if wrapped else -15)
-        try:
-            unpacked = self._inflate.decompress(data, most)
-        except zlib.error:
-            raise _Failed("bad_content_encoding", "the packed body is damaged") from None
-        self.finished = self._inflate.eof
-        return unpacked
+            if unpack and size and not unpack.finished:
+                raise Failed("truncated_body", "the packed body is cut short")
+        answer.body = b"".join(parts)[:max_bytes]
+        if recording is not None:
+            recording.end()
 
 
 def _media_type(value: str | None) -> str | None:
@@ -318,45 +357,3 @@ async def _drain(response: aiohttp.ClientResponse, answer: Answer) -> None:
             answer.bytes_read += len(await response.read())
         except (aiohttp.ClientError, OSError, TimeoutError):
             response.close()
-
-
-def _explain(error: Exception, answer: Answer) -> tuple[str, str | None]:
-    """Outcome and message for what aiohttp and the system raise.
-
-    Messages hold no addresses, ports or times: the same failure reads the same in every run.
-    Raises UserError where the fault is this machine's.
-    """
-    number = getattr(error, "errno", None)
-    if number in OUT_OF_SOCKETS:
-        raise UserError(
-            f"{os.strerror(number)}: the system gives no more sockets; raise `ulimit -n` or lower "
-            "the number of requests at once"
-        ) from error
-    match error:
-        case aiohttp.ConnectionTimeoutError():
-            return "connect_timeout", None
-        case aiohttp.ServerTimeoutError():
-            return "read_timeout", None
-        case TimeoutError():
-            return "total_timeout", None
-        case aiohttp.ClientConnectorCertificateError():
-            reason = getattr(error.certificate_error, "verify_message", None)
-            return "tls_failure", reason or "the certificate does not fit the name"
-        case aiohttp.ClientSSLError() | ssl.SSLError():
-            return "tls_failure", getattr(error.__cause__, "reason", None)
-        case aiohttp.ClientConnectorError() if number == errno.EPERM:
-            return "forbidden_address", "not a globally reachable address"
-        case aiohttp.ClientConnectorError() if number == errno.ETIMEDOUT:
-            return "connect_timeout", None
-        case aiohttp.ClientConnectorError():
-            return "connect_failed", os.strerror(number) if number else None
-        case aiohttp.ClientPayloadError():
-            broken = isinstance(error.__cause__, http_exceptions.TransferEncodingError)
-            return ("invalid_response" if broken else "truncated_body"), None
-        case aiohttp.ClientResponseError():
-            if error.message.startswith(("Got more than", "Too many headers")):
-                return "headers_too_large", None
-            return "invalid_response", None
-        case aiohttp.ClientConnectionError() | ConnectionError():
-            return "connection_lost", None
-    return "internal_error", f"{type(error).__name__}: {error}"[:200]

@@ -112,6 +112,11 @@ class Target:
         return f"{self.scheme}://{self.host}:{self.port}"
 
     @property
+    def server(self) -> str:
+        """The name by which rates go: a host with and without `www.` is one server."""
+        return self.host.removeprefix("www.")
+
+    @property
     def url(self) -> str:
         """The URL as it is sent."""
         return self.origin + self.path
@@ -281,6 +286,10 @@ class Guard:
                 raise Refused("forbidden_address", f"{host} is a name of a local network")
             if target.port in BAD_PORTS:
                 raise Refused("forbidden_address", f"port {target.port} is another protocol's")
+
+    def is_excepted(self, host: str, address: str) -> bool:
+        """Whether an exception names this host or (on any port) this address."""
+        return host in self.names or any(address == allowed for allowed, _ in self.allowed)
 
     def check_all(self, addresses: Iterable[str], port: int) -> None:
         """Raise Refused if any address that a name resolves to may not be connected to.

@@ -32,6 +32,8 @@ class GuardedResolver(AbstractResolver):
         self.lookup = lookup
         self._threads = concurrent.futures.ThreadPoolExecutor(policy.dns_workers, "dns")
         self._known: OrderedDict[str, tuple[float, list[str] | str]] = OrderedDict()
+        # A look-up's time runs from when a thread is free for it.
+        self._free = asyncio.Semaphore(policy.dns_workers)
         self._asking: dict[str, asyncio.Task[list[str] | str]] = {}
 
     async def resolve(
@@ -59,6 +61,18 @@ class GuardedResolver(AbstractResolver):
             for address in addresses
         ]
 
+    async def lowest(self, host: str) -> str:
+        """The lowest of a host's addresses, which stands for its server; empty where none is found.
+
+        Not checked: it is for counting, not for connecting.
+        """
+        if host in self.guard.names:
+            return self.guard.names[host][0]
+        if host.startswith("[") or host.replace(".", "").isdecimal():
+            return host.strip("[]")
+        addresses = await self._addresses(host)
+        return "" if isinstance(addresses, str) else min(addresses)
+
     async def _addresses(self, host: str) -> list[str] | str:
         """The addresses of a name, or why there are none."""
         now = asyncio.get_running_loop().time()
@@ -78,8 +92,9 @@ class GuardedResolver(AbstractResolver):
         addresses: list[str] | str = "the name server does not answer"
         for _ in range(2):
             try:
-                asked = loop.run_in_executor(self._threads, self.lookup, host)
-                addresses = await asyncio.wait_for(asked, self.policy.connect_seconds)
+                async with self._free:
+                    asked = loop.run_in_executor(self._threads, self.lookup, host)
+                    addresses = await asyncio.wait_for(asked, self.policy.connect_seconds)
                 break
             except TimeoutError:
                 break

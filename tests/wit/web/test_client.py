@@ -2,19 +2,23 @@
 
 import asyncio
 import socket
+import time
 
 import pytest
 
-from tests.faulty import CERTIFICATE, JPEG, FaultyServer
+from tests.faulty import CERTIFICATE, EXPIRED, JPEG, FaultyServer
 from wit.errors import UserError
 from wit.outcomes import OUTCOMES
 from wit.web import resolver
 from wit.web.client import REDIRECT, Answer, Client
 from wit.web.guard import parse_url
+from wit.web.places import PLACES
 from wit.web.policy import WebPolicy
 
 AGENT = "TestBot/1.0 (+https://example.org/bot)"
 PUBLIC = "93.184.215.14"
+
+pytestmark = pytest.mark.usefixtures("only_loopback")
 
 
 @pytest.fixture(scope="module")
@@ -27,18 +31,6 @@ def server():
 def tls_server(tmp_path_factory):
     with FaultyServer(tls_folder=tmp_path_factory.mktemp("tls")) as running:
         yield running
-
-
-@pytest.fixture(autouse=True)
-def _only_loopback(monkeypatch):
-    """No test may open a connection to another machine, whatever the code under test decides."""
-    make = Client._socket
-
-    def guarded(self, info):
-        assert info[4][0].startswith("127."), f"a connection to {info[4]} was about to be made"
-        return make(self, info)
-
-    monkeypatch.setattr(Client, "_socket", guarded)
 
 
 def policy(server: FaultyServer, **changes) -> WebPolicy:
@@ -77,16 +69,24 @@ def ask(settings: WebPolicy, *urls: str, lookup=resolver.look_up, **options) -> 
         ("/status/304", "unexpected_status", "HTTP 304"),
         ("/no-content", "unexpected_status", "HTTP 204"),
         ("/empty", "empty_body", None),
-        ("/silent", "read_timeout", None),
+        ("/silent", "first_byte_timeout", None),
         ("/silent-body", "read_timeout", None),
         ("/drip", "total_timeout", None),
+        ("/drip-body", "total_timeout", None),
+        ("/only-hints", "total_timeout", None),
+        ("/endless-headers", "headers_too_large", None),
         ("/endless", "too_many_bytes", "more than 1000000 bytes"),
         ("/too-long", "too_many_bytes", "more than 1000000 bytes"),
         ("/lies", "too_many_bytes", "more than 1000000 bytes"),
         ("/gzip-bomb", "too_many_bytes", "more than 1000000 bytes"),
         ("/gzip-cut", "truncated_body", "the packed body is cut short"),
         ("/gzip-not", "bad_content_encoding", "the packed body is damaged"),
-        ("/brotli", "bad_content_encoding", "br"),
+        ("/brotli", "unsupported_encoding", "br"),
+        ("/brotli-bomb", "unsupported_encoding", "br"),
+        ("/zstd", "unsupported_encoding", "zstd"),
+        ("/packed-twice", "unsupported_encoding", "gzip, gzip"),
+        ("/two-lengths", "invalid_response", None),
+        ("/bad-status", "invalid_response", None),
         ("/cut-short", "truncated_body", None),
         ("/reset", "connection_lost", None),
         ("/garbage", "invalid_response", None),
@@ -145,18 +145,46 @@ def test_connections_are_used_again_and_no_request_is_made_twice(server):
     ]
 
 
-def test_a_certificate_must_be_trusted_and_of_the_right_name(tls_server, tmp_path):
+def test_a_body_that_drips_is_ended_by_its_speed_and_a_head_by_its_time(server):
+    url = f"http://a.test:{server.port}"
+    (body,) = ask(policy(server, slow_seconds=0.3, total_seconds=60), f"{url}/drip-body")
+    assert (body.outcome, body.message) == ("too_slow", "less than 1000 bytes a second")
+    patient = policy(server, connect_seconds=0.1, read_seconds=0.4, total_seconds=60)
+    begun = time.monotonic()
+    for path in ("/drip", "/only-hints"):
+        (head,) = ask(patient, f"{url}{path}")
+        assert head.outcome == "first_byte_timeout"
+    assert time.monotonic() - begun < 4
+
+
+def test_a_certificate_must_be_trusted_in_time_and_of_the_right_name(tls_server, tmp_path):
     url = f"https://tls.test:{tls_server.port}/ok.jpg"
     (untrusted,) = ask(policy(tls_server), url)
-    assert (untrusted.outcome, untrusted.message) == ("tls_failure", "self-signed certificate")
+    assert untrusted.outcome == "certificate_untrusted"
+    assert untrusted.message == "self-signed certificate"
 
     trusted = tmp_path / "ca.pem"
     trusted.write_text(CERTIFICATE)
     other = f"https://other.test:{tls_server.port}/ok.jpg"
     good, wrong_name = ask(policy(tls_server, ca_file=str(trusted)), url, other)
     assert good.outcome == "success"
-    assert wrong_name.outcome == "tls_failure"
+    assert wrong_name.outcome == "certificate_mismatch"
     assert "Hostname mismatch" in wrong_name.message
+
+    trusted = tmp_path / "once.pem"
+    trusted.write_text(EXPIRED)
+    with FaultyServer(tls_folder=tmp_path, certificate=EXPIRED) as late:
+        url = f"https://tls.test:{late.port}/ok.jpg"
+        (expired,) = ask(policy(late, ca_file=str(trusted)), url)
+    assert (expired.outcome, expired.message) == (
+        "certificate_expired",
+        "certificate has expired",
+    )
+
+
+def test_a_server_that_speaks_no_tls(server):
+    (answer,) = ask(policy(server), f"https://a.test:{server.port}/ok.jpg")
+    assert answer.outcome in ("tls_failure", "connection_lost", "connect_timeout")
 
 
 @pytest.mark.parametrize(
@@ -195,6 +223,33 @@ def test_a_name_can_stand_for_an_address_and_port_that_must_be_allowed(server):
     assert answer.outcome == "success"
     (answer,) = ask(policy(server, allow_addresses=(), **moved), "http://shop.test/ok.jpg")
     assert answer.outcome == "forbidden_address"
+
+
+def test_places_are_counted_by_the_lowest_address_and_not_where_an_exception_is(server):
+    numbers = {"one.test": ["198.100.0.9", "23.1.2.3"], "two.test": ["23.1.2.3"], "gone.test": []}
+    hosts = ("one.test", "two.test", "gone.test", "a.test", "93.184.215.14", "127.0.0.1")
+
+    async def places(**changes) -> list[str]:
+        async with Client(policy(server, **changes), numbers.__getitem__) as client:
+            return [await client.place_of(parse_url(f"http://{host}/")) for host in hosts]
+
+    counted = ["198.100.0.9", "23.1.2.3", "", "", PUBLIC, ""]
+    assert asyncio.run(places()) == counted
+    own = asyncio.run(places(per_address_concurrency=4))
+    assert own == [*counted[:3], "127.0.0.1", PUBLIC, "127.0.0.1"]
+
+
+def test_an_address_has_so_many_places_in_the_whole_process(server):
+    async def take() -> list[bool]:
+        async with Client(policy(server)) as one, Client(policy(server)) as other:
+            taken = [client.take_place(PUBLIC) for _ in range(9) for client in (one, other)]
+            for _ in range(16):
+                one.give_place(PUBLIC)
+            return [*taken, other.take_place(PUBLIC), other.take_place("")]
+
+    found = asyncio.run(take())
+    assert found == [True] * 16 + [False] * 2 + [True] * 2
+    PLACES.give(PUBLIC)
 
 
 def test_names_are_looked_up_once_while_the_answer_is_fresh(server):

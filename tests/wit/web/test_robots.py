@@ -1,32 +1,26 @@
 """What hosts allow: rules, their absence, and what stands for either when the server fails."""
 
 import asyncio
-import tarfile
-import time
 
+import pyarrow as pa
 import pytest
 
 from tests.faulty import FIXED, FaultyServer, answer
 from wit.errors import UserError
+from wit.hashing import hash64, slots_of
 from wit.web.client import Client
 from wit.web.policy import WebPolicy
+from wit.web.rates import Share
 from wit.web.robots import (
     ROBOTS,
     HostRule,
     HostRules,
-    allowed,
     fetch_robots,
-    opted_out,
-    parse_rules,
     product_token,
     robots_table,
 )
 
 AGENT = "TestBot/1.0 (+https://example.org/bot)"
-DIRECTIVES = ("noai", "noimageai", "noindex", "noimageindex", "none")
-
-
-# --- whose rules ------------------------------------------------------------------------------
 
 
 def test_the_name_that_robots_txt_knows_an_agent_by():
@@ -34,50 +28,6 @@ def test_the_name_that_robots_txt_knows_an_agent_by():
     assert product_token("Mozilla/5.0 (compatible; Test-Bot/2.0; +https://x)") == "test-bot"
     with pytest.raises(UserError, match="start it with a name"):
         product_token("(+https://example.org)")
-
-
-@pytest.mark.parametrize(
-    ("rules", "may"),
-    [
-        ("", True),
-        ("User-agent: *\nDisallow: /", False),
-        ("User-agent: testbot\nDisallow: /\n\nUser-agent: *\nAllow: /", False),
-        ("User-agent: TESTBOT/2.1 (any)\nDisallow: /", False),
-        ("User-agent: *\nDisallow: /\n\nUser-agent: TestBot\nDisallow:", True),
-        ("User-agent: test\nDisallow: /", True),  # RFC 9309: a whole name, not the start of one
-        ("User-agent: testbotnews\nDisallow: /", True),
-        ("User-agent: a\nUser-agent: testbot\nDisallow: /img/", False),
-        ("User-agent: *\nDisallow: /img/\nAllow: /img/cats", True),
-        ("User-agent: *\nDisallow: /*.jpg$", False),
-        ("\ufeffUser-agent: *\nDisallow: /", False),
-        ("Disallow: /", True),
-    ],
-)
-def test_rules_are_read_as_rfc_9309_says(rules, may):
-    assert allowed(rules, AGENT, ["http://a.test/img/cats.jpg"]) == [may]
-
-
-def test_a_file_made_to_take_minutes_takes_none():
-    agents = "".join(f"User-agent: a{number}\n" for number in range(20_000))
-    rules = agents + "Disallow: /x\n" * 18_000
-    begun = time.process_time()
-    assert allowed(rules[: 500 * 1024], AGENT, ["http://a.test/x"]) == [True]
-    assert time.process_time() - begun < 5
-
-
-def test_every_real_robots_txt_is_read_and_the_crawl_delay_found(shared_data):
-    delays = bans = files = 0
-    with tarfile.open(shared_data / "torture" / "robots_and_urls.tar.xz") as archive:
-        for entry in archive:
-            if entry.isfile() and "/protego/tests/test_data/" in f"/{entry.name}":
-                text = archive.extractfile(entry).read()[: 500 * 1024].decode("utf-8", "replace")
-                parsed = parse_rules(text, "testbot")
-                files += 1
-                delays += parsed.crawl_delay("testbot") is not None
-                bans += not parsed.can_fetch("http://a.test/images/photo.jpg", "testbot")
-    assert files > 4000
-    assert delays > 100
-    assert 50 < bans < files // 10
 
 
 # --- the table --------------------------------------------------------------------------------
@@ -97,6 +47,7 @@ def policy(server: FaultyServer, **changes) -> WebPolicy:
         "allow_addresses": (server.address,),
         "resolve": names,
         "read_seconds": 0.5,
+        "tdmrep": False,
         "total_seconds": 1.0,
     }
     return WebPolicy(AGENT, **{**settings, **changes})
@@ -131,8 +82,32 @@ def test_each_answer_has_its_row(server, monkeypatch, body, robots):
 
 
 def test_a_host_without_an_answer_is_unreachable(server):
-    hosts = ["http://rules.test:1", "http://192.168.0.1", "nonsense"]
-    assert robots_table(policy(server), hosts)["robots"].to_pylist() == ["unreachable"] * 3
+    allow = (server.address, "127.0.0.1:2")
+    hosts = ["http://rules.test:2", "nonsense"]
+    found = robots_table(policy(server, allow_addresses=allow), hosts)["robots"].to_pylist()
+    assert found == ["unreachable"] * 2
+
+
+def test_a_host_whose_address_is_forbidden_is_called_so_and_nothing_is_asked_of_it(server):
+    names = {"inside.test": "10.1.2.3", "rules.test": "127.0.0.1"}
+    hosts = [
+        *("http://127.0.0.1", "http://192.168.1.20", "http://[::1]", "http://0x7f.1"),
+        *("http://localhost", "http://printer.local", "http://inside.test"),
+        f"http://127.0.0.1:{server.port + 1}",
+    ]
+    found = robots_table(policy(server, resolve=names), hosts)["robots"].to_pylist()
+    assert found == ["forbidden_address"] * len(hosts)
+    assert server.log == []
+    (rule,) = ask(policy(server, resolve=names), ["http://inside.test"])
+    assert rule.verdict("http://inside.test/x", "testbot")[0] == "robots_unreachable"
+
+
+def test_a_host_that_only_redirects_to_a_forbidden_address_is_not_called_so(server, monkeypatch):
+    for there in ("http://10.1.2.3/", "http://localhost/", "http://0x7f.1/"):
+        redirect = answer(b"", status="302 Found", Location=there)
+        monkeypatch.setitem(FIXED, "/robots.txt", redirect)
+        (rule,) = ask(policy(server), [f"http://rules.test:{server.port}"])
+        assert rule.robots == "unreachable"
 
 
 def test_a_redirect_to_another_host_is_followed(server, monkeypatch):
@@ -178,40 +153,99 @@ def test_a_table_gives_each_host_its_rule_and_its_lanes_share():
             {"host": "http://a", "robots": "disallow_all"},
             {"host": "http://b", "robots": "unreachable"},
             {"host": "http://c", "robots": "allow_all", "crawl_delay": 3.0},
+            {"host": "http://d", "robots": "allow_all", "tdm": '[["/x", 1]]'},
         ],
         schema=ROBOTS,
     )
-    rules = HostRules.from_table(table.append_column("lanes", [[1, 1, 4]]), default_share=0.5)
+    rules = HostRules.from_table(table)
     assert rules.get("http://a").verdict("http://a/", "x")[0] == "robots_disallowed"
     assert rules.get("http://b").verdict("http://b/", "x")[0] == "robots_unreachable"
     assert rules.get("http://c").verdict("http://c/", "x") is None
-    assert (rules.get("http://c").share, rules.get("http://c").crawl_delay) == (0.25, 3.0)
-    assert rules.get("http://d") is None
+    assert rules.get("http://c").crawl_delay == 3.0
+    assert rules.get("http://d").verdict("http://d/x", "x") == ("opted_out", "tdmrep.json")
+    assert rules.get("http://d").verdict("http://d/y", "x") is None
+    assert rules.get("http://e") is None
+    assert rules.share("anything") == Share()
     with pytest.raises(UserError, match="host http://e: 'maybe'"):
         HostRules.from_table(table.from_pylist([{"host": "http://e", "robots": "maybe"}], ROBOTS))
 
 
-# --- opt-outs in headers ----------------------------------------------------------------------
+@pytest.mark.parametrize(("lanes", "widths"), [(1, (1, 1)), (4, (1, 2)), (8, (3, 8))])
+def test_the_lanes_of_a_run_share_out_each_hosts_rate_and_no_more(lanes, widths):
+    table = pa.table(
+        {
+            "host": ["http://a.test", "http://b.test"],
+            "robots": ["allow_all"] * 2,
+            **{name: pa.nulls(2, ROBOTS.field(name).type) for name in ROBOTS.names[2:]},
+            "hostname": ["a.test", "b.test"],
+            "lanes": widths,
+        }
+    )
+    first = slots_of(hash64(table["hostname"]), lanes).tolist()
+    for host, width, start in zip(table["hostname"].to_pylist(), widths, first, strict=True):
+        own = [(start + k) % lanes for k in range(width)]
+        rules = [
+            HostRules.from_table(
+                table,
+                lane,
+                lanes,
+                lambda name: 0.8,
+                lambda name, lane=lane: Share.part(0.2, lane, lanes),
+            )
+            for lane in range(lanes)
+        ]
+        shares = [rules[lane].share(host) for lane in own]
+        other = [each.share("c.test") for each in rules]
+        assert sorted(share.slot for share in shares) == list(range(width))
+        assert sorted(share.slot for share in other) == list(range(lanes))
+        parts = [1 / share.of for share in shares] + [1 / share.of for share in other]
+        assert sum(parts) == pytest.approx(1.0)
+
+
+# --- tdmrep.json ------------------------------------------------------------------------------
+
+
+def test_tdmrep_json_is_asked_once_a_host_after_robots_txt(server, monkeypatch):
+    tdm = b'[{"location": "/photos/*", "tdm-reservation": 1}]'
+    monkeypatch.setitem(FIXED, "/.well-known/tdmrep.json", answer(tdm, "application/json"))
+    host = f"http://rules.test:{server.port}"
+    (rule,) = ask(policy(server, tdmrep=True), [host])
+    assert server.paths("rules.test") == ["/robots.txt", "/.well-known/tdmrep.json"]
+    assert rule.verdict(f"{host}/photos/a.jpg", "testbot") == ("opted_out", "tdmrep.json")
+    assert rule.verdict(f"{host}/private/a.jpg", "testbot")[0] == "robots_disallowed"
+    assert rule.verdict(f"{host}/a.jpg", "testbot") is None
+    (rule,) = ask(policy(server), [host])
+    assert rule.tdm is None
 
 
 @pytest.mark.parametrize(
-    ("values", "found"),
+    "robots",
     [
-        (["noai"], "noai"),
-        (["NoAI, nofollow"], "noai"),
-        (["nofollow", "all , noimageindex"], "noimageindex"),
-        (["none"], "none"),
-        (["testbot: noindex"], "noindex"),
-        (["otherbot: noindex"], None),
-        (["otherbot: noindex, nofollow, noai"], None),
-        (["otherbot: nofollow, testbot: noimageai"], "noimageai"),
-        (["*: noai"], "noai"),
-        (["unavailable_after: 25 Jun 2010 15:00:00 PST, noindex"], "noindex"),
-        (["max-snippet: 20, noai"], "noai"),
-        (["index, follow"], None),
-        ([""], None),
-        ([], None),
+        answer(b"User-agent: *\nDisallow: /.well-known/", "text/plain"),
+        answer(b"User-agent: *\nDisallow: /", "text/plain"),
+        answer(b"", status="503 Busy"),
     ],
 )
-def test_opt_outs_for_all_or_for_this_agent(values, found):
-    assert opted_out(values, "testbot", DIRECTIVES) == found
+def test_tdmrep_json_is_not_asked_where_robots_txt_forbids_it(server, monkeypatch, robots):
+    monkeypatch.setitem(FIXED, "/robots.txt", robots)
+    ask(policy(server, tdmrep=True), [f"http://rules.test:{server.port}"])
+    assert server.paths("rules.test") == ["/robots.txt"]
+
+
+def test_the_files_of_a_host_are_asked_at_its_rate_and_crawl_delay(server, monkeypatch):
+    slow = answer(b"User-agent: *\nDisallow: /x\nCrawl-delay: 0.4", "text/plain")
+    monkeypatch.setitem(FIXED, "/robots.txt", slow)
+    ask(policy(server, tdmrep=True, host_rate=5.0), [f"http://rules.test:{server.port}"])
+    times = [moment for moment, _, _ in server.log]
+    assert len(times) == 2
+    assert times[1] - times[0] >= 0.4
+
+
+def test_robots_txt_of_many_names_at_one_address_is_asked_by_few_requests_at_once(
+    server, monkeypatch
+):
+    names = {f"blog{number}.test": "127.0.0.1" for number in range(30)}
+    hosts = [f"http://{name}:{server.port}" for name in names]
+    ask(policy(server, resolve=names, per_address_concurrency=3), hosts)
+    assert len(server.log) == 30
+    assert server.most_in_all <= 3
