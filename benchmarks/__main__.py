@@ -15,7 +15,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE.parent / "README.md", HERE / "results.json"
 START, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
-NAMES = ("matching", "extract", "balance")
+NAMES = ("matching", "extract", "balance", "fetch")
 Row = tuple[str, str, str, str]
 
 
@@ -73,7 +73,29 @@ def balance_rows(results: list[dict]) -> list[Row]:
     ]
 
 
-MAKE_ROWS = {"matching": matching_rows, "extract": extract_rows, "balance": balance_rows}
+def fetch_rows(results: list[dict]) -> list[Row]:
+    """Returns the rows of the fetcher."""
+    rows = []
+    for r in results:
+        what = f"fetching {r['pictures']:,} pictures of {r['side']} px over {r['scheme'].upper()}"
+        what += ", resized to 256, two processes"
+        ours = f"{r['ours']['images/s']:,.0f} images/s, {r['ours']['peak MB']:,} MB"
+        if "img2dataset" not in r:
+            rows.append((f"{what}, shards of {r['shard']:,}", ours, "", ""))
+            continue
+        ours += f"; {r['ours / alone']:.0%} of decode, resize and encode alone"
+        peer = r["img2dataset"]
+        beside = f"img2dataset: {peer['images/s']:,.0f} images/s, {peer['peak MB']:,} MB"
+        rows.append((what, ours, beside, f"{r['times']:.1f}"))
+    return rows
+
+
+MAKE_ROWS = {
+    "matching": matching_rows,
+    "extract": extract_rows,
+    "balance": balance_rows,
+    "fetch": fetch_rows,
+}
 
 
 def main() -> None:

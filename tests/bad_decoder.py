@@ -27,4 +27,4 @@ def break_down(data, policy):
 
 if __name__ == "__main__":
     images.decode_resize = break_down
-    decoder.main(int(sys.argv[1]))
+    decoder.main(int(sys.argv[1]), int(sys.argv[2]))

@@ -11,14 +11,14 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from pipeline.fetch.fetched import Fetched
     from pipeline.fetch.fetcher import Fetcher
     from pipeline.fetch.policy import FetchPolicy
-    from pipeline.fetch.schedule import Fetched
     from wit.web.robots import HostRule, HostRules
 
 _MODULES = {
     "FetchPolicy": "pipeline.fetch.policy",
-    "Fetched": "pipeline.fetch.schedule",
+    "Fetched": "pipeline.fetch.fetched",
     "Fetcher": "pipeline.fetch.fetcher",
     "HostRule": "wit.web.robots",
     "HostRules": "wit.web.robots",

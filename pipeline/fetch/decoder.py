@@ -1,9 +1,11 @@
-"""The process that meets strangers' pictures: `python -m pipeline.fetch.decoder PARENT`.
+"""The process that meets strangers' pictures: `python -m pipeline.fetch.decoder PARENT MEMORY`.
 
-It answers on the socket that is its standard input. Every message is a frame: four bytes of
-length (big-endian), then the bytes. The first frame it gets is the policy as JSON; it answers with
-a JSON list of what keeps it from working, empty if nothing. From then on each frame is a picture,
-answered in order by two frames: `Decoded` without its bytes as JSON, and the bytes.
+Pictures lie in memory shared with the parent (the file descriptor MEMORY, read here only), in
+DEPTH slots of the policy's `max_bytes`; all else goes over the socket that is its standard input.
+The first message it gets is a length and the policy as JSON; it answers with a length and a JSON
+list of what keeps it from working, empty if nothing. From then on it gets a slot and a length for
+each picture, and answers in order: two lengths, `Decoded` without its bytes as JSON, and the bytes.
+Numbers are four bytes, big-endian.
 
 It may not hold more memory than the policy says beyond what it has at the start, open no file for
 writing that grows, leave no core file; it ends when the parent closes the socket, and on Linux
@@ -13,6 +15,7 @@ also when the parent dies.
 import contextlib
 import ctypes
 import json
+import mmap
 import os
 import resource
 import signal
@@ -21,31 +24,44 @@ import struct
 import sys
 import warnings
 
+DEPTH = 2  # pictures on their way to a decoder
 LENGTH = struct.Struct(">I")
+PAIR = struct.Struct(">II")
 PR_SET_PDEATHSIG = 1
 
 
-def main(parent: int) -> None:
+def slot_bytes(max_bytes: int) -> int:
+    """The distance of two slots in the shared memory: whole pages."""
+    return -(-max_bytes // mmap.PAGESIZE) * mmap.PAGESIZE
+
+
+def main(parent: int, memory: int) -> None:
     """Serve until the parent hangs up."""
     _end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with socket.socket(fileno=0) as connection:
-        stream = connection.makefile("rb", buffering=256 * 1024)
-        settings = _read(stream)
-        if settings is None:
+        stream = connection.makefile("rb")
+        size = _read(stream, LENGTH)
+        if size is None:
             return
+        settings = stream.read(*size)
         faults = []
         try:
             decode_resize, policy = _prepare(settings)
         except Exception as error:
             faults.append(f"{type(error).__name__}: {error}")
-        _write(connection, json.dumps(faults).encode())
+        answer = json.dumps(faults).encode()
+        connection.sendall(LENGTH.pack(len(answer)) + answer)
         if faults:
             return
+        distance = slot_bytes(policy.max_bytes)
+        shared = mmap.mmap(memory, DEPTH * distance, prot=mmap.PROT_READ)
         with contextlib.suppress(ConnectionError):
-            while (data := _read(stream)) is not None:
-                result = decode_resize(data, policy)
-                _write(connection, json.dumps(result.to_json()).encode(), result.image or b"")
+            while (asked := _read(stream, PAIR)) is not None:
+                slot, size = asked
+                result = decode_resize(shared[slot * distance : slot * distance + size], policy)
+                head, image = json.dumps(result.to_json()).encode(), result.image or b""
+                connection.sendall(PAIR.pack(len(head), len(image)) + head + image)
 
 
 def _prepare(settings: bytes):
@@ -78,19 +94,11 @@ def _end_with(parent: int) -> None:
         sys.exit(0)
 
 
-def _read(stream) -> bytes | None:
-    """One frame, None at the end."""
-    head = stream.read(LENGTH.size)
-    if len(head) < LENGTH.size:
-        return None
-    size = LENGTH.unpack(head)[0]
-    data = stream.read(size)
-    return data if len(data) == size else None
-
-
-def _write(connection: socket.socket, *frames: bytes) -> None:
-    connection.sendall(b"".join(LENGTH.pack(len(frame)) + frame for frame in frames))
+def _read(stream, numbers: struct.Struct) -> tuple[int, ...] | None:
+    """Numbers from the parent, None at the end."""
+    data = stream.read(numbers.size)
+    return numbers.unpack(data) if len(data) == numbers.size else None
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]))
+    main(int(sys.argv[1]), int(sys.argv[2]))

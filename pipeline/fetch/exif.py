@@ -79,6 +79,20 @@ def as_json(tags: Image.Exif | None) -> str | None:
             value = values.get(tag)
             if value is not None and (text := _text(value)):
                 found[name] = text
+    return _to_json(found)
+
+
+def of_exifread(text: str | None) -> str | None:
+    """The same tags out of img2dataset's column `exif`; its words for values stay."""
+    try:
+        tags = json.loads(text or "{}")
+    except ValueError:
+        return None
+    names = (*BASIC.values(), *CAMERA.values())
+    return _to_json({name: value for name in names if (value := _text(tags.get(name, "")))})
+
+
+def _to_json(found: dict[str, str]) -> str | None:
     text = json.dumps(found)
     return text if found and len(text) <= MAX_JSON else None
 

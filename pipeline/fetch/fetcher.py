@@ -2,19 +2,28 @@
 
 import asyncio
 import atexit
+import contextlib
+import queue
 import resource
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Self
 
+from pipeline.fetch.fetched import Fetched
+from pipeline.fetch.office import Office
 from pipeline.fetch.policy import FetchPolicy
 from pipeline.fetch.pool import DecoderPool
-from pipeline.fetch.schedule import Fetched, Office, Shard
+from pipeline.fetch.schedule import Shard
 from wit.web.client import Client
 from wit.web.resolver import Lookup, look_up
 from wit.web.robots import HostRules
 
 FILES = 16_384
+LOOK_SECONDS = 1.0
+
+
+def _nothing() -> None:
+    pass
 
 
 class Fetcher:
@@ -40,18 +49,21 @@ class Fetcher:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def run(self, urls: Sequence[str], hosts: HostRules) -> Iterator[Fetched]:
+    def run(
+        self, urls: Sequence[str], hosts: HostRules, look: Callable[[], None] = _nothing
+    ) -> Iterator[Fetched]:
         """Yield what became of each URL, in order of completion, each index exactly once.
 
         Not more than the policy's `concurrency` results wait for the caller. Closing the iterator
-        early (or an exception in its loop) ends the requests. Raises UserError where this machine
-        is at fault: no sockets, no decoder.
+        early (or an exception in its loop) ends the requests, and so does an exception of `look`,
+        which is called each second in which nothing comes. Raises UserError where this machine is
+        at fault: no sockets, no decoder.
         """
         loop, office = self._start()
         shard = Shard(office, urls, hosts)
         driving = asyncio.run_coroutine_threadsafe(shard.drive(), loop)
         try:
-            while isinstance(result := shard.results.get(), Fetched):
+            while isinstance(result := _next(shard, look), Fetched):
                 yield result
                 loop.call_soon_threadsafe(shard.taken)
             if result is not None:
@@ -102,6 +114,13 @@ class Fetcher:
         pool = DecoderPool(self.policy)
         pool.start()
         return Office(self.policy, Client(self.policy, self._lookup), pool)
+
+
+def _next(shard: Shard, look: Callable[[], None]) -> Fetched | Exception | None:
+    while True:
+        with contextlib.suppress(queue.Empty):
+            return shard.results.get(timeout=LOOK_SECONDS)
+        look()
 
 
 def _allow_sockets() -> None:

@@ -1,48 +1,46 @@
 """One picture: bytes from a stranger in, bytes for the dataset out, or the reason why not.
 
-Pillow decodes all formats. A JPEG is decoded at 1/2, 1/4 or 1/8 of its size where that leaves at
-least 1.5 times the size wanted (DCT scaling). Downscaling uses the Hamming filter, which of
-Pillow's is nearest to OpenCV's INTER_AREA that img2dataset uses (52 dB at 500 pixels; the box
-filter 39 dB), upscaling Lanczos. Sizes, padding and cropping are img2dataset's to the pixel.
+Pillow reads all headers and decodes all formats; of a JPEG in grey or colour the pixels come from
+libjpeg-turbo (`pipeline.fetch.jpeg`), unless that finds a fault. A JPEG is decoded at 1/2, 1/4 or
+1/8 of its size where that leaves at least 1.5 times the size wanted (DCT scaling). Downscaling is
+by area, as img2dataset's (`pipeline.fetch.resize`), upscaling Lanczos. Sizes, padding and cropping
+are img2dataset's to the pixel.
 
 EXIF orientation is applied; sizes are those of the upright picture. Colours are brought to sRGB
 from an embedded ICC profile; CMYK, palettes and 16 bit become 8-bit RGB or grey; transparency is
-matted on white. Of animations the first frame counts. The result carries no metadata: it is
-encoded anew, or stripped losslessly where the original bytes are kept.
+matted on white (`pipeline.fetch.colours`). Of animations the first frame counts. The result carries
+no metadata: it is encoded anew, or stripped losslessly where the original bytes are kept.
 
 `decode_resize` is a pure function of its arguments. It trusts nothing, but native code can still
 crash or hang on hostile bytes: `pipeline.fetch.pool` runs it in a process of its own.
 """
 
-import functools
 import hashlib
 import io
 import re
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
-from PIL import Image, ImageCms, features
+import numpy as np
+from PIL import Image, features
 
-from pipeline.fetch import exif
+from pipeline.fetch import colours, exif, jpeg, resize
 from pipeline.fetch.formats import DECODED, sniff, strip, webp_size
 from pipeline.fetch.policy import FetchPolicy
 from wit.errors import UserError
 from wit.outcomes import SUCCESS
 
-WHITE = 255
-DCT_MARGIN = 1.5  # the size decoded to, in sizes wanted, is at least this
-REDUCING_GAP = 3.0  # large pictures are first shrunk by whole factors down to this many sizes
-MAX_PROFILE = 4_000_000  # bytes of an ICC profile that is looked at
-SAVE = {"jpg": "JPEG", "png": "PNG", "webp": "WEBP"}
+SAVE = {"png": "PNG", "webp": "WEBP"}
 STORED = {"jpg": "jpeg", "png": "png", "webp": "webp"}  # extension -> name in formats.DECODED
-TRANSPOSE = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
+UPRIGHT = {  # EXIF orientation -> rows and columns as they are to be seen
+    1: lambda pixels: pixels,
+    2: lambda pixels: pixels[:, ::-1],
+    3: lambda pixels: pixels[::-1, ::-1],
+    4: lambda pixels: pixels[::-1],
+    5: lambda pixels: pixels.swapaxes(0, 1),
+    6: lambda pixels: pixels.swapaxes(0, 1)[:, ::-1],
+    7: lambda pixels: pixels.swapaxes(0, 1)[::-1, ::-1],
+    8: lambda pixels: pixels.swapaxes(0, 1)[::-1],
 }
 
 
@@ -63,7 +61,7 @@ class Decoded:
 
     def to_json(self) -> dict[str, Any]:
         """All fields but the bytes."""
-        return {name: value for name, value in asdict(self).items() if name != "image"}
+        return {name: getattr(self, name) for name in self.__slots__ if name != "image"}
 
 
 class _Rejected(Exception):
@@ -76,7 +74,7 @@ class _Rejected(Exception):
 
 
 def check_codecs() -> None:
-    """Raise UserError if this Pillow cannot decode what is promised.
+    """Raise UserError if the libraries here cannot decode what is promised.
 
     Called before the first picture: otherwise a bad installation would look like bad pictures.
     """
@@ -85,9 +83,12 @@ def check_codecs() -> None:
             raise UserError(
                 f"this Pillow is built without {name}: install pillow>=12.1 from a wheel"
             )
-    picture = io.BytesIO()
-    Image.new("RGB", (16, 16)).save(picture, "JPEG")
-    if decode_resize(picture.getvalue(), FetchPolicy("test (test@localhost)")).outcome != SUCCESS:
+    stored, size = io.BytesIO(), (600, 400)
+    Image.new("RGB", size).save(stored, "JPEG")
+    if jpeg.decode(stored.getvalue(), size, "RGB", 1) is None:
+        raise UserError("simplejpeg cannot decode a JPEG that Pillow wrote: install it again")
+    policy = FetchPolicy("test (test@localhost)")
+    if decode_resize(stored.getvalue(), policy).outcome != SUCCESS:
         raise UserError("this Pillow cannot decode a JPEG that it wrote: install it again")
 
 
@@ -125,17 +126,14 @@ def _decode_resize(data: bytes, policy: FetchPolicy, result: Decoded) -> None:
         size = target_size(*upright, policy)
         if size:  # a very thin picture can grow beyond all bounds
             _check_pixels(*size, policy)
-        if name == "jpeg" and size:
-            wanted = size[::-1] if turn > 4 else size
-            opened.draft(opened.mode, tuple(-int(-side * DCT_MARGIN // 1) for side in wanted))
         moving = name == "webp" and opened.n_frames > 1
-        opened.load()
+        wanted = size[::-1] if size and turn > 4 else size  # as the pixels are stored
+        pixels, mode, full, part = _load(data, opened, name, wanted)
         if name == "tiff":  # Pillow turns these itself
-            turn = 1
+            turn, wanted = 1, size
         profile = opened.info.get("icc_profile")
         plain = opened.mode in ("RGB", "L", "P", "1") and "transparency" not in opened.info
-        picture = _flatten(opened)
-    foreign = bool(profile) and not _is_srgb(profile, picture.mode)
+    foreign = colours.is_foreign(profile, mode)
     result.exif = exif.as_json(tags)
 
     unchanged = size is None and turn == 1 and plain and not foreign
@@ -144,17 +142,31 @@ def _decode_resize(data: bytes, policy: FetchPolicy, result: Decoded) -> None:
         if kept is not None:
             _store(result, kept, *upright, policy)
             return
-    if size:
-        picture = _resize(picture, size[::-1] if turn > 4 else size, upright, policy)
-    if foreign:
-        picture = _to_srgb(picture, profile)
-    if picture.mode not in ("RGB", "L"):
-        picture = picture.convert("RGB")
-    if turn > 1:
-        picture = picture.transpose(TRANSPOSE[turn])
-    if size:
-        picture = _to_square(picture, policy)
-    _store(result, _encode(picture, policy), *picture.size, policy)
+    if wanted:
+        pixels = resize.fit(pixels, mode, wanted, full, part)
+    pixels = UPRIGHT[turn](colours.to_rgb(pixels, mode, profile if foreign else None))
+    if size and policy.resize_mode == "border":
+        pixels = resize.pad(pixels, policy.image_size)
+    elif size and policy.resize_mode == "center_crop":
+        pixels = resize.crop(pixels, policy.image_size)
+    height, width = pixels.shape[:2]
+    _store(result, _encode(pixels, policy), width, height, policy)
+
+
+def _load(
+    data: bytes, opened: Image.Image, name: str, wanted: tuple[int, int] | None
+) -> tuple[np.ndarray, str, tuple[int, int], int]:
+    """Pixels, their mode (L, RGB, CMYK), the size that they show, and at which part of it."""
+    part, full = 1, opened.size
+    if name == "jpeg":
+        part = jpeg.part_of(full, wanted)
+        if opened.mode in jpeg.COLOURS:
+            pixels = jpeg.decode(data, full, opened.mode, part)
+            if pixels is not None:
+                return pixels, opened.mode, full, part
+        opened.draft(opened.mode, (full[0] // part, full[1] // part))
+    picture = colours.flatten(opened)
+    return np.asarray(picture), picture.mode, full if name == "jpeg" else picture.size, part
 
 
 # --- sizes ------------------------------------------------------------------------------------
@@ -194,109 +206,19 @@ def _check_shape(size: tuple[int, int], policy: FetchPolicy) -> None:
         raise _Rejected("too_elongated", f"{size[0]}x{size[1]}")
 
 
-def _resize(
-    picture: Image.Image, size: tuple[int, int], original: tuple[int, int], policy: FetchPolicy
-) -> Image.Image:
-    longest = policy.resize_mode in ("border", "keep_ratio_largest")
-    smaller = (max(original) if longest else min(original)) > policy.image_size
-    kernel = Image.Resampling.HAMMING if smaller else Image.Resampling.LANCZOS
-    if picture.mode in ("P", "1"):
-        picture = picture.convert("RGB" if picture.mode == "P" else "L")
-    return picture.resize(size, kernel, reducing_gap=REDUCING_GAP)
-
-
-def _to_square(picture: Image.Image, policy: FetchPolicy) -> Image.Image:
-    """Pad or crop; an odd pixel goes below and to the right."""
-    side = policy.image_size
-    width, height = picture.size
-    if policy.resize_mode == "border" and (width, height) != (side, side):
-        white = WHITE if picture.mode == "L" else (WHITE,) * 3
-        square = Image.new(picture.mode, (side, side), white)
-        square.paste(picture, ((side - width) // 2, (side - height) // 2))
-        return square
-    if policy.resize_mode == "center_crop":
-        left, top = (width - side) // 2, (height - side) // 2
-        return picture.crop((left, top, left + side, top + side))
-    return picture
-
-
-# --- colours ----------------------------------------------------------------------------------
-
-
-def _flatten(picture: Image.Image) -> Image.Image:
-    """8 bit without transparency: mode L, RGB, CMYK, P or 1, or another that becomes RGB."""
-    if picture.mode.startswith("I") or picture.mode == "F":
-        return _to_8_bit(picture)
-    if picture.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in picture.info:
-        if picture.mode == "La":
-            picture = picture.convert("LA")
-        seen = picture.convert("RGBA")
-        matted = Image.new("RGB", seen.size, (WHITE,) * 3)
-        matted.paste(seen, mask=seen.getchannel("A"))
-        return matted
-    picture.load()
-    return (
-        picture.copy() if picture.mode in ("L", "RGB", "CMYK", "P", "1") else picture.convert("RGB")
-    )
-
-
-def _to_8_bit(picture: Image.Image) -> Image.Image:
-    """16 bit by its upper byte; other integers and fractions by their range."""
-    if picture.mode.startswith("I;16"):
-        return picture.convert("I").point(lambda value: value * (1 / 256)).convert("L")
-    low, high = picture.getextrema()
-    if picture.mode == "I" and low >= 0 and high <= 65535:
-        return picture.point(lambda value: value * (1 / 256)).convert("L")
-    if not high > low:
-        return Image.new("L", picture.size)
-    scale = 255 / (high - low)
-    return picture.convert("F").point(lambda value: value * scale - low * scale).convert("L")
-
-
-@functools.lru_cache(maxsize=16)
-def _is_srgb(profile: bytes, mode: str) -> bool:
-    """Whether a profile changes nothing: sRGB by its name, or unreadable, or of another mode."""
-    if len(profile) > MAX_PROFILE:
-        return True
-    try:
-        opened = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-        space = opened.profile.xcolor_space.strip()
-        if {"RGB": ("RGB", "P"), "GRAY": ("L", "1"), "CMYK": ("CMYK",)}.get(space, ()).count(
-            mode
-        ) == 0:
-            return True
-        return "srgb" in ImageCms.getProfileDescription(opened).lower()
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return True
-
-
-@functools.lru_cache(maxsize=16)
-def _transform(profile: bytes, mode: str) -> Any:
-    source = ImageCms.ImageCmsProfile(io.BytesIO(profile))
-    srgb = ImageCms.createProfile("sRGB")
-    return ImageCms.buildTransform(source, srgb, mode, "RGB")
-
-
-def _to_srgb(picture: Image.Image, profile: bytes) -> Image.Image:
-    if picture.mode in ("P", "1"):
-        picture = picture.convert("RGB" if picture.mode == "P" else "L")
-    try:
-        return ImageCms.applyTransform(picture, _transform(profile, picture.mode)) or picture
-    except (ImageCms.PyCMSError, OSError, ValueError):
-        return picture  # an unusable profile: the colours are taken as they stand
-
-
 # --- encoding ---------------------------------------------------------------------------------
 
 
-def _encode(picture: Image.Image, policy: FetchPolicy) -> bytes:
+def _encode(pixels: np.ndarray, policy: FetchPolicy) -> bytes:
     quality = "compress_level" if policy.encode_format == "png" else "quality"
     stored = io.BytesIO()
-    picture.info = {}
     try:
+        if policy.encode_format == "jpg":
+            return jpeg.encode(pixels, policy.encode_quality)
+        picture = Image.fromarray(pixels)
         picture.save(stored, SAVE[policy.encode_format], **{quality: policy.encode_quality})
     except (OSError, ValueError) as error:
-        width, height = picture.size
+        height, width = pixels.shape[:2]
         raise _Rejected("encode_failed", f"{width}x{height}: {_clean(str(error))}") from error
     return stored.getvalue()
 

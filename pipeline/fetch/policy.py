@@ -6,6 +6,7 @@ from wit.errors import UserError
 from wit.web.policy import WebPolicy
 
 RESIZE_MODES = ("no", "border", "keep_ratio", "keep_ratio_largest", "center_crop")
+ENGINES = ("wit", "img2dataset")
 ENCODE_FORMATS = {"jpg": (1, 100), "webp": (1, 100), "png": (0, 9)}  # the range of the quality
 
 
@@ -22,6 +23,7 @@ class FetchPolicy(WebPolicy):
     bytes (without metadata) are kept where nothing needs changing: format, size, orientation,
     colours. `encode_quality` of png is the compression, 0 to 9. `max_aspect_ratio` 0 is no limit.
     Decoding runs in `decode_workers` processes, each limited in seconds and bytes of memory.
+    `engine` is who does all this: `wit`, or `img2dataset` by the executable of that name.
     """
 
     concurrency: int = 128
@@ -38,11 +40,15 @@ class FetchPolicy(WebPolicy):
     decode_workers: int = 2
     decode_seconds: float = 30.0
     decode_memory: int = 1_500_000_000
+    engine: str = "wit"
+    img2dataset: str = "img2dataset"
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.resize_mode not in RESIZE_MODES:
             raise UserError(f"resize mode {self.resize_mode!r}: choose one of {RESIZE_MODES}")
+        if self.engine not in ENGINES:
+            raise UserError(f"engine {self.engine!r}: choose one of {ENGINES}")
         if self.encode_format not in ENCODE_FORMATS:
             known = tuple(ENCODE_FORMATS)
             raise UserError(f"encode format {self.encode_format!r}: choose one of {known}")

@@ -7,7 +7,9 @@ successor. Works inside any process, also a daemonic one: nothing of multiproces
 
 import asyncio
 import contextlib
+import fcntl
 import json
+import mmap
 import os
 import signal
 import socket
@@ -15,19 +17,20 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
+from collections.abc import Iterator
 from pathlib import Path
 
 import pipeline
-from pipeline.fetch.decoder import LENGTH
+from pipeline.fetch.decoder import DEPTH, LENGTH, PAIR, slot_bytes
 from pipeline.fetch.images import Decoded
 from pipeline.fetch.policy import FetchPolicy
 from wit.errors import UserError
 
 DECODER = "pipeline.fetch.decoder"
-DEPTH = 2
 START_SECONDS = 60.0
 BUFFER = 1024 * 1024
-MAX_FRAME = 1 << 30
+MAX_ANSWER = 1 << 30
+KEPT = 1024 * 1024  # bytes of a slot that stay in memory after a larger picture
 
 Job = tuple[bytes, "asyncio.Future[Decoded]"]
 
@@ -60,6 +63,8 @@ class DecoderPool:
         """
         if self._fault is not None:
             raise self._fault
+        if len(data) > self.policy.max_bytes:
+            return Decoded("too_many_bytes", f"more than {self.policy.max_bytes} bytes")
         future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()
         self._jobs.put_nowait((data, future))
         return await future
@@ -119,10 +124,14 @@ def _answer(pending: "deque[Job]", decoded: Decoded) -> None:
 
 
 class _Child:
-    """One decoder process and the socket to it."""
+    """One decoder process, the socket to it, and the memory in which it finds the pictures."""
 
     def __init__(self, policy: FetchPolicy):
         self.policy = policy
+        self._distance = slot_bytes(policy.max_bytes)
+        self._memory: mmap.mmap | None = None
+        self._free = deque(range(DEPTH))  # slots
+        self._sent: deque[tuple[int, int]] = deque()  # slot and size of what is on its way
         self._process: subprocess.Popen[bytes] | None = None
         self._reader: asyncio.StreamReader | None = None
         self._writer: asyncio.StreamWriter | None = None
@@ -134,9 +143,11 @@ class _Child:
         path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
         command = [sys.executable, "-P", "-m", DECODER, str(os.getpid())]
         with tempfile.TemporaryFile() as errors:
-            with theirs:
+            with theirs, _shared_file(DEPTH * self._distance) as shared:
+                self._memory = mmap.mmap(shared, DEPTH * self._distance)
                 self._process = subprocess.Popen(
-                    command,
+                    [*command, str(shared)],
+                    pass_fds=[shared],
                     stdin=theirs,
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
@@ -144,10 +155,12 @@ class _Child:
                     env={**os.environ, "PYTHONPATH": path},
                 )
             self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=BUFFER)
-            self.send(json.dumps(self.policy.to_json()).encode())
+            settings = json.dumps(self.policy.to_json()).encode()
+            self._writer.write(LENGTH.pack(len(settings)) + settings)
             try:
                 async with asyncio.timeout(START_SECONDS):
-                    faults = json.loads(await self._frame())
+                    (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
+                    faults = json.loads(await self._reader.readexactly(size))
             except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
                 errors.seek(0)
                 faults = errors.read()[-500:].decode("utf-8", "replace").split("\n")[-2:]
@@ -156,26 +169,34 @@ class _Child:
             raise UserError(f"the picture decoder does not start: {' '.join(faults).strip()}")
 
     def send(self, data: bytes) -> None:
-        """Hand over a frame; never waits, DEPTH bounds what is on its way."""
+        """Hand over a picture (of `max_bytes` at most, DEPTH at most at a time); never waits."""
         assert self._writer is not None
-        self._writer.write(LENGTH.pack(len(data)) + data)
+        assert self._memory is not None
+        slot, size = self._free.popleft(), len(data)
+        start = slot * self._distance
+        self._memory[start : start + size] = data
+        self._writer.write(PAIR.pack(slot, size))
+        self._sent.append((slot, size))
 
     async def receive(self) -> Decoded:
         """The next answer; IncompleteReadError when the process is dead."""
-        fields = json.loads(await self._frame())
-        image = await self._frame()
-        return Decoded(**fields, image=image or None)
+        assert self._reader is not None
+        head, image = PAIR.unpack(await self._reader.readexactly(PAIR.size))
+        if head + image > MAX_ANSWER:
+            raise ValueError("the decoder sends more than any picture has")
+        answer = await self._reader.readexactly(head + image)
+        self._put_back(*self._sent.popleft())
+        return Decoded(**json.loads(answer[:head].decode()), image=answer[head:] or None)
+
+    def _put_back(self, slot: int, size: int) -> None:
+        self._free.append(slot)
+        if size > KEPT and hasattr(mmap, "MADV_REMOVE"):
+            assert self._memory is not None
+            self._memory.madvise(mmap.MADV_REMOVE, slot * self._distance, size)
 
     def has_ended(self) -> bool:
         """Whether the process is known to be dead."""
         return self._reader is None or self._reader.at_eof()
-
-    async def _frame(self) -> bytes:
-        assert self._reader is not None
-        size = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))[0]
-        if size > MAX_FRAME:
-            raise ValueError("the decoder sends more than any picture has")
-        return await self._reader.readexactly(size)
 
     def reason(self) -> str:
         """How the process died."""
@@ -194,3 +215,23 @@ class _Child:
         if self._process is not None:
             self._process.kill()
             self._process.wait()
+        if self._memory is not None:
+            self._memory.close()
+
+
+@contextlib.contextmanager
+def _shared_file(size: int) -> Iterator[int]:
+    """A file without a name, in memory and of a fixed size on Linux, elsewhere on the disk."""
+    if hasattr(os, "memfd_create"):
+        file = os.memfd_create("pictures", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        os.ftruncate(file, size)
+        # Else a decoder gone wrong could shorten it under our hands.
+        fcntl.fcntl(file, fcntl.F_ADD_SEALS, fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_GROW)
+    else:
+        file, path = tempfile.mkstemp()
+        os.unlink(path)
+        os.ftruncate(file, size)
+    try:
+        yield file
+    finally:
+        os.close(file)

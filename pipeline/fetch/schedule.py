@@ -1,9 +1,11 @@
 """One shard's requests in time: mixed over hosts, each host at its rate, none waiting for another.
 
-Each host name has a queue; a heap of turns says which queue may be served when. A redirect and a
-retry are new requests in the queue of the host they go to, so that every request there is has been
-through the host's rate, its limit of requests at once and its robots.txt. Equal turns are served
-in the order of arrival, so hosts take turns.
+Each server (`Target.server`) has a queue; a heap of turns says which queue may be served when. A
+redirect and a retry are new requests in the queue of the server they go to, so that every request
+there is has been through the server's rate, its limits of requests at once (by name and by
+address), its robots.txt and the breaker. Equal turns are served in the order of arrival, so
+servers take turns. A server that is waited for (its rules, its address, a place at its address)
+is out of the heap until that has come.
 
 A picture holds one of the policy's `concurrency` places from its request until the caller has
 taken its result: this bounds memory and slows the requests down to what decoding and writing can
@@ -16,96 +18,21 @@ import itertools
 import queue
 from collections import deque
 from collections.abc import Coroutine, Sequence
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import Any
 
-from multidict import CIMultiDictProxy
-
+from pipeline.fetch.fetched import Fetched, Job
 from pipeline.fetch.images import Decoded
-from pipeline.fetch.policy import FetchPolicy
-from pipeline.fetch.pool import DecoderPool
+from pipeline.fetch.office import Office
 from wit.outcomes import SUCCESS, TRANSIENT
-from wit.web.client import REDIRECT, Answer, Client
+from wit.web.breaker import Breaker
+from wit.web.client import REDIRECT, Answer
 from wit.web.guard import Refused, Target, parse_url
-from wit.web.rates import HostRates, retry_delay
-from wit.web.robots import HostRule, HostRules, fetch_rule, opted_out, product_token
+from wit.web.rates import retry_delay
+from wit.web.robots import HostRule, HostRules
 
-OWN_RULES = 20_000  # hosts outside the table whose robots.txt is remembered
-RULES_AT_ONCE = 32  # of them asked at a time
-
-
-@dataclass(slots=True)
-class Fetched:
-    """What became of one URL; `index` is its position in what `Fetcher.run` was given.
-
-    `outcome` is a key of `wit.outcomes.OUTCOMES`. `image` (the bytes to store, without metadata),
-    `extension`, `width`, `height` and `sha256` (of `image`) are set on success; the original sizes
-    (upright) as soon as they are known. `exif` is JSON of how the picture was taken, or None.
-    `bytes_read` and `elapsed_ms` count all requests made for it.
-    """
-
-    index: int
-    outcome: str
-    message: str | None = None
-    image: bytes | None = None
-    extension: str = ""
-    width: int | None = None
-    height: int | None = None
-    original_width: int | None = None
-    original_height: int | None = None
-    content_type: str | None = None
-    exif: str | None = None
-    sha256: str | None = None
-    final_url: str | None = None
-    bytes_read: int = 0
-    elapsed_ms: int = 0
-
-
-@dataclass(slots=True)
-class _Job:
-    index: int
-    target: Target
-    attempt: int = 0
-    visited: tuple[Target, ...] = ()
-    begun: float | None = None  # when the first request started
-    spent: float = 0.0  # seconds in the requests of this attempt
-    bytes_read: int = 0
-
-
-class Office:
-    """What outlives a shard: connections, decoders, rates, rules found on the way."""
-
-    def __init__(self, policy: FetchPolicy, client: Client, pool: DecoderPool):
-        self.policy = policy
-        self.client = client
-        self.pool = pool
-        self.rates = HostRates(policy.host_rate, policy.per_host_concurrency)
-        self.token = product_token(policy.user_agent)
-        self.rules: dict[str, asyncio.Task[HostRule]] = {}
-        self.shards: list[Shard] = []
-        self._asking = asyncio.Semaphore(RULES_AT_ONCE)
-
-    def refuse(self, headers: CIMultiDictProxy[str]) -> tuple[str, str] | None:
-        """Outcome and message for an answer whose headers opt out."""
-        values = headers.getall("X-Robots-Tag", ())
-        if values and (word := opted_out(values, self.token, self.policy.opt_outs)):
-            return "opted_out", f"X-Robots-Tag: {word}"
-        if headers.get("TDM-Reservation", "").strip() == "1":
-            return "opted_out", "TDM-Reservation: 1"
-        return None
-
-    def ask_rule(self, origin: str, share: float) -> "asyncio.Task[HostRule]":
-        """The rule of a host that is in no table, asked once."""
-        task = self.rules.get(origin)
-        if task is None:
-            if len(self.rules) >= OWN_RULES:
-                del self.rules[next(iter(self.rules))]
-            task = self.rules[origin] = asyncio.create_task(self._ask_rule(origin, share))
-        return task
-
-    async def _ask_rule(self, origin: str, share: float) -> HostRule:
-        async with self._asking:
-            return await fetch_rule(self.client, origin, self.rates, share)
+RESOLVED_AHEAD = 64  # hosts whose addresses are looked up at a time
+CROWD_SECONDS = 0.25  # after which a full address is looked at again: others free places, too
 
 
 class Shard:
@@ -119,11 +46,20 @@ class Shard:
         self._urls = urls
         self._held = 0  # places taken
         self._open = set(range(len(urls)))
-        self._queues: dict[str, deque[_Job]] = {}
+        self._queues: dict[str, deque[Job]] = {}
         self._turns: list[tuple[float, int, str]] = []
         self._waiting_turn: set[str] = set()
-        self._later: list[tuple[float, int, _Job]] = []
-        self._unruled: dict[str, asyncio.Task[HostRule]] = {}
+        self._later: list[tuple[float, int, Job]] = []
+        # A shard's own, so that what becomes of it does not depend on which shards ran before it.
+        self._breaker = Breaker(self.policy.host_failures, self.policy.host_rest)
+        self._kept_back: dict[str, list[Fetched]] = {}  # by server: failures that may be its end
+        self._kept = 0
+        self._awaited: dict[str, asyncio.Task[Any]] = {}
+        self._resolving = 0
+        self._crowds: dict[str, deque[str]] = {}  # address -> servers that wait for a place there
+        self._crowded: set[str] = set()
+        self._look_again = 0.0
+        self._deadline = 0.0
         self._order = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._fault: Exception | None = None
@@ -145,11 +81,12 @@ class Shard:
     async def drive(self) -> None:
         """Make all requests; puts every index into `results` exactly once unless stopped."""
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + self.policy.shard_seconds
+        deadline = self._deadline = loop.time() + self.policy.shard_seconds
+        self.office.rates.begin(loop.time())
         self.office.shards.append(self)
         try:
             self._admit_all()
-            while self._open and not self._stopped and self._fault is None:
+            while len(self._open) > self._kept and not self._stopped and self._fault is None:
                 now = loop.time()
                 moment = min(self._start_due(now), deadline)
                 self._wake.clear()
@@ -166,6 +103,8 @@ class Shard:
                 task.cancel()
             await asyncio.gather(*self._tasks, return_exceptions=True)
             if self._fault is None and not self._stopped:
+                for server in list(self._kept_back):
+                    self._release(server)
                 for index in sorted(self._open):
                     self._report(Fetched(index, "deadline_exceeded"), holds_place=False)
             self.results.put(self._fault)
@@ -175,86 +114,164 @@ class Shard:
     def _admit_all(self) -> None:
         for index, url in enumerate(self._urls):
             try:
-                self._enqueue(_Job(index, parse_url(url)))
+                self._enqueue(Job(index, parse_url(url)))
             except Refused as refused:
                 self._report(Fetched(index, refused.outcome, refused.message), holds_place=False)
 
-    def _enqueue(self, job: _Job, first: bool = False) -> None:
-        line = self._queues.setdefault(job.target.host, deque())
+    def _enqueue(self, job: Job, first: bool = False) -> None:
+        line = self._queues.setdefault(job.target.server, deque())
         (line.appendleft if first else line.append)(job)
-        self.offer(job.target.host)
+        self.offer(job.target.server)
 
-    def offer(self, host: str) -> None:
-        """Give a host that has something to ask its turn, at the time its rate allows."""
-        if host in self._waiting_turn or host in self._unruled or not self._queues.get(host):
+    def offer(self, server: str) -> None:
+        """Give a server that has something to be asked its turn, at the time its rate allows."""
+        if server in self._waiting_turn or server in self._awaited or server in self._crowded:
             return
-        if not self.office.rates.is_full(host):
-            self._waiting_turn.add(host)
-            moment = self.office.rates.free_at(host)
-            heapq.heappush(self._turns, (moment, next(self._order), host))
-            self._wake.set()
+        if not self._queues.get(server):
+            return
+        rates, breaker, share = self.office.rates, self._breaker, self.hosts.share(server)
+        if self._hopeless(server):
+            self._due(server, 0.0)
+        elif not rates.is_full(server, share) and not breaker.is_probing(server):
+            self._due(server, max(rates.free_at(server, share), breaker.may_ask_at(server)))
+
+    def _due(self, server: str, moment: float) -> None:
+        self._waiting_turn.add(server)
+        heapq.heappush(self._turns, (moment, next(self._order), server))
+        self._wake.set()
+
+    def left(self, address: str) -> None:
+        """A place at an address is free: the next of the servers that wait for it may try."""
+        if line := self._crowds.get(address):
+            server = line.popleft()
+            if not line:
+                del self._crowds[address]
+            self._crowded.discard(server)
+            self.offer(server)
 
     def _start_due(self, now: float) -> float:
         """Start what may start; returns the time at which something more may."""
         while self._later and self._later[0][0] <= now:
             self._enqueue(heapq.heappop(self._later)[2], first=True)
-        while self._has_place() and self._turns and self._turns[0][0] <= now:
-            _, _, host = heapq.heappop(self._turns)
-            self._waiting_turn.discard(host)
-            if not self.office.rates.is_full(host) and self.office.rates.free_at(host) <= now:
-                self._start(host, now)
-            self.offer(host)
+        if self._crowds and now >= self._look_again:
+            self._look_again = now + CROWD_SECONDS
+            for address in list(self._crowds):
+                self.left(address)
+        while self._goes_on() and self._turns and self._turns[0][0] <= now:
+            _, _, server = heapq.heappop(self._turns)
+            self._waiting_turn.discard(server)
+            self._start(server, now)
+            self.offer(server)
         moments = [self._later[0][0]] if self._later else []
-        if self._turns and self._has_place():
+        if self._turns and self._goes_on():
             moments.append(self._turns[0][0])
+        if self._crowds:
+            moments.append(self._look_again)
         return min(moments, default=float("inf"))
 
     def _has_place(self) -> bool:
         return self._held < max(1, self.policy.concurrency // len(self.office.shards))
 
-    def _start(self, host: str, now: float) -> None:
-        """Begin the first request of a host's queue, unless its rules are against it."""
-        line = self._queues[host]
+    def _goes_on(self) -> bool:
+        return self._has_place() and self._resolving < RESOLVED_AHEAD
+
+    def _hopeless(self, server: str) -> tuple[str, str | None] | None:
+        """Outcome and message of all that is left of a server that is not to be asked any more."""
+        if self._breaker.is_gone(server):
+            return "host_gave_up", None
+        if self.office.rates.paused_until(server) > self._deadline:
+            return "host_paused", None
+        return None
+
+    def _start(self, server: str, now: float) -> None:
+        """Begin a server's next request, unless its rules or its state are against it."""
+        office, share, line = self.office, self.hosts.share(server), self._queues[server]
+        if end := self._hopeless(server):
+            for job in self._queues.pop(server):
+                self._end(job, *end, holds_place=False)
+            self._release(server)
+            return
+        rest = self._breaker.may_ask_at(server)
+        if office.rates.is_full(server, share) or self._breaker.is_probing(server) or rest > now:
+            return
+        if rest:  # one request finds out whether the server is back: not one that has just failed
+            line.rotate(-min(range(len(line)), key=lambda place: (line[place].attempt, place)))
         job = line[0]
         try:
-            self.office.client.guard.admit(job.target)
+            office.client.guard.admit(job.target)
             rule = self._rule(job.target)
             if rule is None:
                 return
-            verdict = rule.verdict(job.target.url, self.office.token)
+            verdict = rule.verdict(job.target.url, office.token)
         except Refused as refused:
             verdict = refused.outcome, refused.message
+        if verdict is None:
+            moment = office.rates.turn(server, now, rule.crawl_delay, share)
+            if moment > now:
+                self._due(server, moment)
+                return
+            address = self._take_place(job.target)
+            if address is None:
+                return
         line.popleft()
         if not line:
-            del self._queues[host]
+            del self._queues[server]
         if verdict is not None:
             self._end(job, *verdict, holds_place=False)
             return
-        self.office.rates.book(host, now, rule.crawl_delay, rule.share)
-        self.office.rates.start(host)
+        office.rates.book(server, now, rule.crawl_delay, share)
+        office.rates.start(server, share)
         self._held += 1
-        self._keep(self._work(job))
+        self._keep(self._work(job, address, self._breaker.start(server)))
 
     def _rule(self, target: Target) -> HostRule | None:
-        """The rule of a target's host; None where it must be asked first: the host then waits."""
+        """The rule of a target's host; None where it must be asked first: the server then waits."""
         rule = self.hosts.get(target.origin)
         if rule is None:
-            asked = self.office.ask_rule(target.origin, self.hosts.default_share)
+            asked = self.office.ask_rule(target.origin, self.hosts)
             if not asked.done():
-                self._unruled[target.host] = asked
-                asked.add_done_callback(lambda _: self._ruled(target.host))
+                self._await(target.server, asked)
                 return None
             rule = asked.result()
         return rule
 
-    def _ruled(self, host: str) -> None:
-        del self._unruled[host]
-        self.offer(host)
+    def _take_place(self, target: Target) -> str | None:
+        """Where a place was taken; None where the server must wait for its address or a place."""
+        address = self.office.addresses.get(target.host)
+        if address is None:
+            self._resolving += 1
+            self._await(target.server, asyncio.create_task(self._find_address(target)))
+        elif not self.office.client.take_place(address):
+            self._crowds.setdefault(address, deque()).append(target.server)
+            self._crowded.add(target.server)
+            address = None
+        return address
+
+    async def _find_address(self, target: Target) -> None:
+        try:
+            await self.office.find_address(target)
+        finally:
+            self._resolving -= 1
+
+    def _await(self, server: str, task: "asyncio.Task[Any]") -> None:
+        self._awaited[server] = task
+        task.add_done_callback(lambda _: self._came(server))
+
+    def _came(self, server: str) -> None:
+        task = self._awaited.pop(server)
+        if not task.cancelled() and isinstance(fault := task.exception(), Exception):
+            self._fault = self._fault or fault
+        self.offer(server)
+        self._wake.set()
 
     def _is_stuck(self) -> bool:
         """Whether only time can bring something to do: no request, host or caller is awaited."""
-        awaited = self._tasks or self._unruled or not self._has_place()
-        return not awaited and not any(map(self.office.rates.is_full, self._queues))
+        rates, breaker = self.office.rates, self._breaker
+        awaited = self._tasks or self._awaited or self._crowds or not self._has_place()
+        return not awaited and not any(
+            rates.is_full(server, self.hosts.share(server)) or breaker.is_probing(server)
+            for server in self._queues
+        )
 
     def _keep(self, coroutine: Coroutine[None, None, None]) -> None:
         task = asyncio.create_task(coroutine)
@@ -270,26 +287,30 @@ class Shard:
 
     # --- one request --------------------------------------------------------------------------
 
-    async def _work(self, job: _Job) -> None:
-        host = job.target.host
-        loop = asyncio.get_running_loop()
+    async def _work(self, job: Job, address: str, probe: bool) -> None:
+        office, server = self.office, job.target.server
+        share, loop = self.hosts.share(server), asyncio.get_running_loop()
         begun = loop.time()
         job.begun = job.begun or begun
+        answer = Answer("internal_error", job.target)
         try:
-            answer = await self.office.client.request(
+            answer = await office.client.request(
                 job.target,
                 seconds=max(0.001, self.policy.total_seconds - job.spent),
-                keep_alive=bool(self._queues.get(host)),
-                refuse=self.office.refuse,
+                keep_alive=bool(self._queues.get(server)),
+                refuse=office.refuse,
             )
         finally:
-            self.office.rates.finish(host)
+            office.rates.finish(server, share)
+            office.client.give_place(address)
+            answered = office.learn(answer, self._breaker, probe, loop.time())
+            if answered:
+                self._release(server)
+            for shard in office.shards:
+                shard.offer(server)
+                shard.left(address)
         job.spent += loop.time() - begun
         job.bytes_read += answer.bytes_read
-        if answer.retry_after is not None and answer.outcome in TRANSIENT:
-            self.office.rates.pause(host, loop.time() + answer.retry_after)
-        for shard in self.office.shards:
-            shard.offer(host)
         if answer.outcome == SUCCESS:
             try:
                 decoded = await self.office.pool.decode(answer.body)
@@ -300,10 +321,12 @@ class Shard:
             self._redirect(job, answer.location)
         elif answer.outcome in TRANSIENT and job.attempt < self.policy.retries:
             self._retry(job, answer, loop.time())
+        elif answered is False:
+            self._keep_back(server, job, answer)
         else:
             self._end(job, answer.outcome, answer.message, content_type=answer.content_type)
 
-    def _redirect(self, job: _Job, location: Target) -> None:
+    def _redirect(self, job: Job, location: Target) -> None:
         visited = (*job.visited, job.target)
         if location in visited:
             self._end(job, "redirect_loop", f"back to {location.url}"[:200])
@@ -314,42 +337,55 @@ class Shard:
             self._held -= 1
             self._enqueue(job, first=True)
 
-    def _retry(self, job: _Job, answer: Answer, now: float) -> None:
+    def _retry(self, job: Job, answer: Answer, now: float) -> None:
         delay = retry_delay(self.policy.seed, job.target.url, job.attempt)
+        if now + (answer.retry_after or 0.0) > self._deadline:
+            message = f"{answer.message}, Retry-After: {answer.retry_after:.0f} seconds"
+            self._end(job, "host_paused", message, content_type=answer.content_type)
+            return
         job.attempt += 1
         job.spent = 0.0
         self._held -= 1
         moment = now + max(delay, answer.retry_after or 0.0)
         heapq.heappush(self._later, (moment, next(self._order), job))
 
+    def _keep_back(self, server: str, job: Job, answer: Answer) -> None:
+        """Hold a failure until it is known whether it was the host's end: see `_release`."""
+        names = {"outcome": answer.outcome, "message": answer.message}
+        failure = job.result(content_type=answer.content_type, **names)
+        self._kept_back.setdefault(server, []).append(failure)
+        self._kept += 1
+        self._held -= 1
+
+    def _release(self, server: str) -> None:
+        """Report a host's failures; as `host_gave_up`, all alike, if it failed for good.
+
+        Which of its pictures were the ones that were asked for is a matter of time alone.
+        """
+        has_failed = self._breaker.has_failed(server)
+        for failure in self._kept_back.pop(server, ()):
+            self._kept -= 1
+            if has_failed:
+                failure = replace(failure, outcome="host_gave_up", message=None, content_type=None)
+            self._report(failure, holds_place=False)
+
     # --- results ------------------------------------------------------------------------------
 
-    def _finish(self, job: _Job, answer: Answer, decoded: Decoded) -> None:
+    def _finish(self, job: Job, answer: Answer, decoded: Decoded) -> None:
         fields = decoded.to_json()
         image = decoded.image
-        self._report(self._fetched(job, content_type=answer.content_type, image=image, **fields))
+        self._report(job.result(content_type=answer.content_type, image=image, **fields))
 
     def _end(
         self,
-        job: _Job,
+        job: Job,
         outcome: str,
         message: str | None,
         content_type: str | None = None,
         holds_place: bool = True,
     ) -> None:
         fields = {"outcome": outcome, "message": message, "content_type": content_type}
-        self._report(self._fetched(job, **fields), holds_place)
-
-    def _fetched(self, job: _Job, **fields: Any) -> Fetched:
-        now = asyncio.get_running_loop().time()
-        elapsed = 0 if job.begun is None else round((now - job.begun) * 1000)
-        return Fetched(
-            job.index,
-            final_url=job.target.url,
-            bytes_read=job.bytes_read,
-            elapsed_ms=elapsed,
-            **fields,
-        )
+        self._report(job.result(**fields), holds_place)
 
     def _report(self, fetched: Fetched, holds_place: bool = True) -> None:
         """Hand out a result; one without a place takes it until the caller has it."""

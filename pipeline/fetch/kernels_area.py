@@ -1,0 +1,108 @@
+"""The compiled half of `pipeline.fetch.resize`: every output pixel the mean of the area it covers.
+
+Compiled through `wit.kernels_loader`. Rows first: the weighted input rows of an output row are
+added up element by element, which the compiler turns into vector instructions; then its columns.
+Sums are single precision in a fixed order, so the result does not depend on the machine.
+"""
+
+from numba import float32, njit, types
+
+
+@njit(inline="always")
+def span(index, extent, part):
+    """The input pixels that output pixel `index` covers, from and to, and the outer two's weights.
+
+    In whole numbers: an output pixel is `extent` long and an input pixel `part`.
+    """
+    start, end = index * extent, (index + 1) * extent
+    low, high = start // part, (end - 1) // part
+    first = float32(min((low + 1) * part, end) - start) / float32(extent)
+    last = float32(end - high * part) / float32(extent)
+    return low, high, first, last
+
+
+@njit(inline="always")
+def as_byte(value):
+    """The nearest whole number."""
+    return int(min(value + float32(0.5), float32(255)))
+
+
+@njit
+def shrink(
+    source, width, channels, full_height, full_width, part,
+    bounds, weights, sums, target, new_height, new_width,
+):  # fmt: skip
+    """Writes the smaller picture to `target`.
+
+    source: rows of `width` pixels that show full_height x full_width at 1/part of that size; the
+    last row and column may stand for less than a whole one. Room needed: bounds and weights
+    2 new_width, sums a row of the source.
+    """
+    row = width * channels
+    part_y, part_x = part * new_height, part * new_width
+    whole_y = float32(part_y) / float32(full_height)
+    whole_x = float32(part_x) / float32(full_width)
+    for x in range(new_width):
+        low, high, first, last = span(x, full_width, part_x)
+        bounds[2 * x], bounds[2 * x + 1] = low, high
+        weights[2 * x], weights[2 * x + 1] = first, last
+
+    to = 0
+    for y in range(new_height):
+        low, high, first, last = span(y, full_height, part_y)
+        at = low * row
+        for i in range(row):
+            sums[i] = first * float32(source[at + i])
+        for line in range(low + 1, high + 1):
+            at = line * row
+            weight = last if line == high else whole_y
+            for i in range(row):
+                sums[i] += weight * float32(source[at + i])
+
+        if channels == 3:  # written out: the loop over channels takes twice as long
+            for x in range(new_width):
+                low, high, weight = bounds[2 * x], bounds[2 * x + 1], weights[2 * x]
+                at = 3 * low
+                red, green, blue = weight * sums[at], weight * sums[at + 1], weight * sums[at + 2]
+                for _ in range(low + 1, high):
+                    at += 3
+                    red += whole_x * sums[at]
+                    green += whole_x * sums[at + 1]
+                    blue += whole_x * sums[at + 2]
+                if high > low:
+                    at += 3
+                    weight = weights[2 * x + 1]
+                    red += weight * sums[at]
+                    green += weight * sums[at + 1]
+                    blue += weight * sums[at + 2]
+                target[to] = as_byte(red)
+                target[to + 1] = as_byte(green)
+                target[to + 2] = as_byte(blue)
+                to += 3
+        else:
+            for x in range(new_width):
+                low, high = bounds[2 * x], bounds[2 * x + 1]
+                for channel in range(channels):
+                    at = channels * low + channel
+                    value = weights[2 * x] * sums[at]
+                    for _ in range(low + 1, high):
+                        at += channels
+                        value += whole_x * sums[at]
+                    if high > low:
+                        value += weights[2 * x + 1] * sums[at + channels]
+                    target[to] = as_byte(value)
+                    to += 1
+    return 0
+
+
+_bytes, _floats = types.CPointer(types.uint8), types.CPointer(types.float32)
+_int, _int32s = types.int64, types.CPointer(types.int32)
+KERNELS = {
+    "shrink": (
+        shrink,
+        _int(
+            _bytes, _int, _int, _int, _int, _int,
+            _int32s, _floats, _floats, _bytes, _int, _int,
+        ),
+    ),
+}  # fmt: skip
