@@ -5,8 +5,10 @@ BIN := $(VENV)/bin
 # `make demo OUT=... ARGS="..."` passes further options of `wit harvest`.
 OUT ?= demo
 ARGS ?=
+# img2dataset in an environment of its own, for `wit harvest --engine img2dataset`.
+ENGINE := .img2dataset
 
-.PHONY: demo test test-long lint bench clean
+.PHONY: demo test test-long lint bench engine clean
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
@@ -21,6 +23,13 @@ $(VENV)/.test: pyproject.toml $(VENV)/.harvest
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[test,language,s3]'
 	touch $@
 
+$(ENGINE)/.made: Makefile | $(BIN)/uv
+	$(BIN)/uv venv --quiet --clear --python $(BIN)/python $(ENGINE)
+	$(BIN)/uv pip install --quiet --python $(ENGINE)/bin/python img2dataset==1.47.0
+	touch $@
+
+engine: $(ENGINE)/.made
+
 demo: $(VENV)/.harvest
 	$(BIN)/wit demo --out $(OUT) $(ARGS)
 
@@ -28,14 +37,14 @@ lint: $(VENV)/.test
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 
-test: $(VENV)/.test lint
+test: $(VENV)/.test $(ENGINE)/.made lint
 	$(BIN)/python -m pytest -q -m "not long"
 
-test-long: $(VENV)/.test
+test-long: $(VENV)/.test $(ENGINE)/.made
 	$(BIN)/python -m pytest -q
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
 
 clean:
-	rm -rf $(VENV) build *.egg-info
+	rm -rf $(VENV) $(ENGINE) build *.egg-info

@@ -6,7 +6,8 @@ import argparse
 import os
 from collections.abc import Callable
 
-from wit.console import Arguments
+from pipeline import engine
+from wit.console import Arguments, parse_size
 from wit.errors import UserError
 
 LOCAL_RUNNER = "FnApiRunner"
@@ -65,6 +66,7 @@ def parser() -> argparse.ArgumentParser:
     _add_inputs(top.add_argument_group("inputs").add_argument)
     _add_pictures(top.add_argument_group("pictures").add_argument)
     _add_manners(top.add_argument_group("manners").add_argument)
+    engine.add_options(top.add_argument_group("engine").add_argument)
     _add_work(top.add_argument_group("work").add_argument)
     return top
 
@@ -138,7 +140,7 @@ def _add_pictures(add: Add) -> None:
         help="of JPEG, where a picture must be encoded again (default: %(default)s)",
     )
     add(
-        "--max-bytes",
+        "--max-picture-bytes",
         type=_positive,
         default=20_000_000,
         metavar="N",
@@ -153,7 +155,16 @@ def _add_manners(add: Add) -> None:
     add(
         "--contact",
         metavar="URL|MAIL",
-        help="where the owner of a host reaches you: part of the user agent, and needed",
+        help="where the owner of a host reaches you: part of the user agent, and needed to fetch",
+    )
+    add(
+        "--blocklist",
+        action="append",
+        default=[],
+        metavar="FILE",
+        help="what is not to be asked for or stored, an entry a line: `url https://...`, `host "
+        "example.org` (with all below it), `page-host example.org`, `sha256 HEX`, `pair HEX`; may "
+        "be repeated, and be longer when the run is resumed",
     )
     add("--user-agent", metavar="TEXT", help="the whole user agent, with a contact in it, instead")
     add(
@@ -171,11 +182,58 @@ def _add_manners(add: Add) -> None:
         help="requests to one host at a time (default: %(default)s)",
     )
     add(
+        "--address-concurrency",
+        type=_count,
+        metavar="N",
+        help="requests to one IP address at a time in a process, however many hosts it has; 0 is "
+        "no limit (default: 16, and none for --allow-address and --resolve)",
+    )
+    add(
+        "--give-up-after",
+        type=_count,
+        default=5,
+        metavar="N",
+        help="failures of a host in a row, and one more after half a minute: the rest of its "
+        "pictures are not asked for in this shard; 0 never gives up (default: %(default)s)",
+    )
+    add(
+        "--no-tdmrep",
+        action="store_true",
+        help="do not ask each host for its /.well-known/tdmrep.json, by which it may reserve text "
+        "and data mining (default: ask once, after robots.txt)",
+    )
+    add(
         "--timeout",
         type=float,
         default=60.0,
         metavar="SECONDS",
         help="for one picture with all its redirects (default: %(default)s)",
+    )
+    seconds = {"type": float, "metavar": "SECONDS"}
+    add(
+        "--connect-timeout",
+        default=10.0,
+        help="for a name, and for a connection with its TLS handshake (default: %(default)s)",
+        **seconds,
+    )
+    add(
+        "--read-timeout",
+        default=10.0,
+        help="of silence, before the answer and within it (default: %(default)s)",
+        **seconds,
+    )
+    add(
+        "--min-speed",
+        type=_count,
+        default=1000,
+        metavar="BYTES",
+        help="a second that a body must bring once ten seconds are over (default: %(default)s)",
+    )
+    add(
+        "--shard-timeout",
+        default=3600.0,
+        help="for one shard; what is left then ends as deadline_exceeded (default: %(default)s)",
+        **seconds,
     )
     add(
         "--retries",
@@ -211,6 +269,25 @@ def _add_work(add: Add) -> None:
         "--until",
         choices=["extract", "unique", "count", "select"],
         help="stop after this stage; nothing is asked of the web",
+    )
+    add(
+        "--max-hours",
+        type=float,
+        metavar="H",
+        help="stop after so long: shards under way have five minutes to end, the same command goes "
+        "on (default: no limit)",
+    )
+    add(
+        "--max-bytes",
+        type=parse_size,
+        metavar="SIZE",
+        help="stop in the same way once the pictures that this command has fetched make up so "
+        "much, as 500GB (default: no limit)",
+    )
+    add(
+        "--keep-going",
+        action="store_true",
+        help="go on where everything fails at once (no network, a broken codec, a blocked address)",
     )
     add(
         "--lanes",
@@ -265,6 +342,10 @@ def _positive(text: str) -> int:
     return value
 
 
+def _count(text: str) -> int:
+    return 0 if text.strip() == "0" else _positive(text)
+
+
 def _either(names: tuple[str, ...]) -> str:
     return f"{', '.join(names[:-1])} or {names[-1]}"
 
@@ -291,6 +372,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
             f"--runner {options.runner} is not known; leave it out for this machine "
             f"({LOCAL_RUNNER}), or name {_either(RUNNERS)}, or a runner's class with its module"
         )
+    engine.refuse_untrue(parser(), argv, options)
     if options.shard_size > 10_000:
         raise UserError(f"--shard-size {options.shard_size}: a shard has at most 10000 samples")
     if options.min_text > options.max_text:
@@ -303,8 +385,11 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UserError(f"--waves {options.waves}: at most {MOST_WAVES}")
     if not options.wave_hours > 0:
         raise UserError(f"--wave-hours {options.wave_hours} is not above 0")
-    if not options.user_agent and not options.contact:
+    if options.max_hours is not None and not options.max_hours > 0:
+        raise UserError(f"--max-hours {options.max_hours} is not above 0")
+    if not (options.user_agent or options.contact or options.until):
         raise UserError(
-            "--contact is needed: a URL or a mail address where the owner of a host can reach you"
+            "--contact is needed to fetch: a URL or a mail address where the owner of a host can "
+            "reach you (--until select asks no host and needs none)"
         )
     return options, beam_options

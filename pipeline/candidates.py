@@ -10,27 +10,24 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import filters, sources
-from pipeline.balance import counting_order
 from pipeline.queries import load_matcher
 from pipeline.run import Run
 from pipeline.tally import Tally
-from pipeline.unique import KEY, URL_SLOTS
-from wit import blocks, storage
-from wit.hashing import hash64, pair_hashes, pair_ids, slots_of
+from wit import storage
+from wit.hashing import hash64, pair_ids
 from wit.pairs import CANDIDATES
 
 ROW_GROUP = 128 * 1024  # rows
-PART = 2**20  # rows whose hashes stand in one key file
 
 
 def extract(run: Run, index: int, progress: Callable[[int, int], None]) -> None:
-    """Writes candidates/S.parquet, S.P.keys and, last, S.json with the counts by reason.
+    """Writes candidates/S.parquet and, last, S.json with the counts by reason.
 
     A bad record is counted and listed with its offset in S.json; the file goes on.
     """
     source = sources.Source.from_json(run.config.sources[index])
     tally = Tally()
-    keys = KeyFiles(run, index)
+    rows = 0
     held: list[pa.RecordBatch] = []
     with (
         storage.open_write(run.candidates(index, ".parquet")) as file,
@@ -45,13 +42,12 @@ def extract(run: Run, index: int, progress: Callable[[int, int], None]) -> None:
 
         for links in sources.read(source, tally, lambda done: progress(done, source.size or 0)):
             batch = candidates(run, links, tally)
-            keys.add(batch["pair_id"])
+            rows += len(batch)
             held.append(batch)
             if sum(len(b) for b in held) >= ROW_GROUP:
                 flush()
         flush()
-    parts = keys.close()
-    found = {"source": source.path, "rows": keys.rows, "parts": parts, **tally.to_json()}
+    found = {"source": source.path, "rows": rows, **tally.to_json()}
     storage.write_json(run.candidates(index, ".json"), found)
 
 
@@ -77,38 +73,3 @@ def candidates(run: Run, links: pa.RecordBatch, tally: Tally) -> pa.RecordBatch:
     columns = {"pair_id": ids, **{n: links[n] for n in links.schema.names}, "query_ids": query_ids}
     arrays = [columns[f.name].cast(f.type) for f in CANDIDATES]
     return pa.RecordBatch.from_arrays(arrays, schema=CANDIDATES)
-
-
-class KeyFiles:
-    """Writes a source's pair hashes, grouped by URL slot, in files of at most PART rows."""
-
-    def __init__(self, run: Run, index: int) -> None:
-        self.run, self.index = run, index
-        self.rows = self.parts = 0
-        self._held: list[np.ndarray] = []
-
-    def add(self, ids: pa.Array) -> None:
-        """Takes the pair_ids of the next rows."""
-        url, text = pair_hashes(ids)
-        keys = np.empty(len(url), KEY)
-        keys["url"], keys["text"] = url, text
-        keys["row"] = np.arange(self.rows, self.rows + len(url))
-        self.rows += len(url)
-        self._held.append(keys)
-        if sum(len(k) for k in self._held) >= PART:
-            self._flush()
-
-    def _flush(self) -> None:
-        keys = np.concatenate(self._held) if self._held else np.empty(0, KEY)
-        self._held = []
-        slot = slots_of(keys["url"], URL_SLOTS)
-        order = counting_order(slot, URL_SLOTS)
-        path = self.run.candidates(self.index, f".{self.parts:04d}.keys")
-        blocks.write(path, keys[order], slot[order], URL_SLOTS)
-        self.parts += 1
-
-    def close(self) -> int:
-        """Writes what is held; the number of files."""
-        if self._held:
-            self._flush()
-        return self.parts

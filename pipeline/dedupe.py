@@ -1,4 +1,4 @@
-"""Stages 2 and 3, unique and count: duplicates by hash bucket, then exact counts by query."""
+"""Stages 2 to 4, keys, unique and count: duplicates by hash bucket, then exact counts by query."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import functools
 import io
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow.parquet as pq
@@ -15,46 +16,111 @@ from pipeline.balance import Pairs, counting_order
 from pipeline.run import Run, read_many
 from pipeline.unique import KEY, LOSER, URL_SLOTS, judge
 from wit import blocks, storage
-from wit.hashing import pair_hashes
+from wit.errors import UserError
+from wit.hashing import pair_hashes, slots_of
 
-BUCKET_ROWS = 4_000_000  # pairs that are sorted in memory at a time, about 0.5 GB
+KEY_ROWS = 24_000_000  # pairs whose hashes stand in one file, about 1 GB while they are sorted
+BUCKET_ROWS = 4_000_000  # pairs that are judged in memory at a time, about 0.5 GB
+MOST_ROWS = 2**32  # of a group: its rows are numbered in 32 bits
 CAPS = 96  # points of t at which the size of a selection is estimated
 SOLVE_SAMPLE = 2_000_000  # pairs from which it is estimated
 
 
-# --- unique: a task is a bucket of URL hashes -------------------------------------------------
+# --- keys: a task is a group of sources -------------------------------------------------------
 
 
 def index_candidates(run: Run) -> None:
-    """Writes candidates/index.npy: int64 [sources, 2], each source's rows and key files."""
+    """Writes candidates/index.npy: int64 [sources], the rows of each."""
     paths = (run.candidates(source, ".json") for source in range(len(run.config.sources)))
-    index = np.array([[f["rows"], f["parts"]] for f in read_many(paths)], np.int64)
+    index = np.array([found["rows"] for found in read_many(paths)], np.int64)
+    for group in run.groups:
+        if index[group].sum() > MOST_ROWS:
+            raise UserError(
+                f"{run.config.sources[group.start]['path']} and the {len(group) - 1} inputs after "
+                f"it: {index[group].sum():,} pairs, more than {MOST_ROWS:,}; cut them into more "
+                "files and choose another --out"
+            )
     write_array(run.path("candidates", "index.npy"), index)
 
 
 @functools.lru_cache(maxsize=1)
 def load_index(out: str) -> np.ndarray:
-    """Returns int64 [sources, 2], rows and key files; once a process."""
+    """Returns int64 [sources], their rows; once a process."""
     return read_array(storage.join(out, "candidates", "index.npy"))
+
+
+def first_rows(run: Run, group: int) -> np.ndarray:
+    """Returns int64 [sources + 1]: where each source's rows begin in its group, and their end."""
+    return np.concatenate([[0], np.cumsum(load_index(run.out)[run.groups[group]])])
+
+
+def key_files(run: Run, group: int) -> list[str]:
+    """Returns the paths of a group's key files, of KEY_ROWS rows each but the last."""
+    count = max(1, math.ceil(int(first_rows(run, group)[-1]) / KEY_ROWS))
+    return [run.path("unique", f"{group:04d}.{part:02d}.keys") for part in range(count)]
+
+
+def gather_keys(run: Run, group: int, progress: Callable[[int, int], None]) -> None:
+    """Writes unique/G.P.keys: the hashes of a group's pairs by URL slot, rows counted over it.
+
+    So a bucket of URLs reads a file a group, however many sources there are.
+    """
+    paths, rows = key_files(run, group), int(first_rows(run, group)[-1])
+    keys = np.empty(min(rows, KEY_ROWS), KEY)
+    part = held = 0
+
+    def flush() -> None:
+        slot = slots_of(keys["url"][:held], URL_SLOTS)
+        blocks.write(paths[part], keys[:held], slot, URL_SLOTS, counting_order(slot, URL_SLOTS))
+
+    for url, text in read_hashes(run, group, progress):
+        start = 0
+        while start < len(url):
+            if held == KEY_ROWS:
+                flush()
+                part, held = part + 1, 0
+            take = slice(start, min(len(url), start + KEY_ROWS - held))
+            into = keys[held : held + take.stop - start]
+            into["url"], into["text"] = url[take], text[take]
+            into["row"] = np.arange(len(into)) + (part * KEY_ROWS + held)
+            start, held = take.stop, held + len(into)
+    flush()
+
+
+def read_hashes(
+    run: Run, group: int, progress: Callable[[int, int], None]
+) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    """Yields the URL and text hashes, uint64 [n] each, of a group's candidates in their order."""
+    sources = run.groups[group]
+    for source in sources:
+        with storage.open_read(run.candidates(source, ".parquet")) as file:
+            parquet = pq.ParquetFile(file)
+            for i in range(parquet.num_row_groups):
+                yield pair_hashes(parquet.read_row_group(i, columns=["pair_id"])["pair_id"])
+        progress(source - sources.start + 1, len(sources))
+
+
+# --- unique: a task is a bucket of URL hashes -------------------------------------------------
 
 
 def bucket_count(run: Run) -> int:
     """Returns into how many buckets the pairs are cut, from their number alone."""
-    return min(URL_SLOTS, max(1, math.ceil(int(load_index(run.out)[:, 0].sum()) / BUCKET_ROWS)))
+    return min(URL_SLOTS, max(1, math.ceil(int(load_index(run.out).sum()) / BUCKET_ROWS)))
 
 
 def find_duplicates(run: Run, bucket: int, progress: Callable[[int, int], None]) -> None:
-    """Writes unique/B.losers: the rows of each source that lost, with the reason."""
+    """Writes unique/B.losers: the rows of each group that lost, with the reason."""
     buckets = bucket_count(run)
     first, last = bucket * URL_SLOTS // buckets, (bucket + 1) * URL_SLOTS // buckets
+    groups = len(run.groups)
+    paths = [(group, path) for group in range(groups) for path in key_files(run, group)]
+    read = read_many((path for _, path in paths), partial(blocks.read, first=first, last=last))
     parts, origin = [np.empty(0, KEY)], [np.empty(0, np.int32)]
-    for source, (_, key_files) in enumerate(load_index(run.out).tolist()):
-        for part in range(key_files):
-            path = run.candidates(source, f".{part:04d}.keys")
-            parts.append(blocks.read(path, first, last))
-            origin.append(np.full(len(parts[-1]), source, np.int32))
-        progress(source, len(run.config.sources))
-    keys, source = np.concatenate(parts), np.concatenate(origin)
+    for (group, _), part in zip(paths, read, strict=True):
+        parts.append(part)
+        origin.append(np.full(len(part), group, np.int32))
+        progress(group + 1, groups)
+    keys, group_of = np.concatenate(parts), np.concatenate(origin)
     del parts, origin
     verdict = judge(
         np.ascontiguousarray(keys["url"]),
@@ -62,32 +128,28 @@ def find_duplicates(run: Run, bucket: int, progress: Callable[[int, int], None])
         run.config.texts_per_image,
     )
     lost = np.flatnonzero(verdict)
-    lost = lost[counting_order(source[lost], len(run.config.sources))]
     losers = np.empty(len(lost), LOSER)
     losers["row"], losers["reason"] = keys["row"][lost], verdict[lost]
-    path = run.path("unique", f"{bucket:04d}.losers")
-    blocks.write(path, losers, source[lost], len(run.config.sources))
+    blocks.write(run.path("unique", f"{bucket:04d}.losers"), losers, group_of[lost], groups)
 
 
 # --- count: a task is a group of sources ------------------------------------------------------
 
 
 def count(run: Run, group: int, progress: Callable[[int, int], None]) -> None:
-    """Writes the verdicts of a group's sources, and counts/G.npy: int64 [2, queries].
+    """Writes unique/G.state, a verdict a row, and counts/G.npy: int64 [2, queries].
 
     Row 0 counts the candidates that match each query, row 1 those of them that are unique.
     """
     queries = run.config.queries["queries"]
     counts = np.zeros((2, queries), np.int64)
     sources = run.groups[group]
-    verdicts = [np.zeros(rows, np.uint8) for rows in load_index(run.out)[sources, 0]]
-    for bucket in range(bucket_count(run)):
-        path = run.path("unique", f"{bucket:04d}.losers")
-        each = blocks.read_each(path, sources.start, sources.stop)
-        for verdict, losers in zip(verdicts, each, strict=True):
-            verdict[losers["row"]] = losers["reason"]
-    for source, verdict in zip(sources, verdicts, strict=True):
-        storage.write_bytes(run.verdicts(source), verdict.tobytes())
+    verdict = np.zeros(first_rows(run, group)[-1], np.uint8)
+    paths = (run.path("unique", f"{bucket:04d}.losers") for bucket in range(bucket_count(run)))
+    for losers in read_many(paths, partial(blocks.read, first=group, last=group + 1)):
+        verdict[losers["row"]] = losers["reason"]
+    storage.write_bytes(run.verdicts(group), verdict.tobytes())
+    for source in sources:
         for pairs, _ in read_pairs(run, source):
             counts[0] += balance.count_queries(pairs, np.ones(len(pairs.verdict), bool), queries)
             counts[1] += balance.count_queries(pairs, pairs.verdict == 0, queries)
@@ -105,7 +167,10 @@ def read_pairs(
         source: its index.
         status: uint8 [rows], what is known of the pictures; none is known where it is not given.
     """
-    verdict = np.frombuffer(storage.read_bytes(run.verdicts(source)), np.uint8)
+    group = source // len(run.groups[0])
+    place = source - run.groups[group].start
+    first, last = first_rows(run, group)[place : place + 2].tolist()
+    verdict = np.frombuffer(storage.read_bytes(run.verdicts(group), first, last), np.uint8)
     if status is None:
         status = np.zeros(len(verdict), np.uint8)
     start = 0
@@ -161,7 +226,7 @@ def sum_counts(run: Run) -> None:
 def estimate(run: Run, group: int, progress: Callable[[int, int], None]) -> None:
     """Writes counts/G.sizes.npy: float64 [CAPS], the selection's expected size at each t."""
     counts = load_counts(run.out)[1]
-    rows = int(load_index(run.out)[:, 0].sum())
+    rows = int(load_index(run.out).sum())
     share = min(1.0, SOLVE_SAMPLE / max(rows, 1))
     bound = np.uint64(min(share * 2.0**64, 2.0**64 - 2048))
     expected = np.zeros(CAPS)

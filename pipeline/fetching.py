@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import functools
 import json
+import logging
 import socket
 import threading
 import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -14,19 +17,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import lanes
+from pipeline import blocking, lanes, vigil
 from pipeline.balance import FAILED, FETCHED, counting_order
-from pipeline.run import Run, load_run
+from pipeline.limits import Over
+from pipeline.run import READERS, Run, load_run
 from pipeline.waves import RESULT
-from wit import blocks, shards, storage
+from wit import blocks, shards, storage, takedown
+from wit.web.rates import Share
 from wit.web.robots import HostRules, allowed, robots_table
 
 if TYPE_CHECKING:
     from pipeline.fetch.fetcher import Fetcher
+    from pipeline.fetch.img2dataset import Img2dataset
     from pipeline.fetch.policy import FetchPolicy
     from pipeline.stages import Progress, Reach
 
 SHARDS = "shards"
+log = logging.getLogger("wit.harvest")
 _MAKING = threading.Lock()  # lanes start at the same time, and a cache alone lets each make one
 
 
@@ -37,28 +44,57 @@ def policy_of(run: Run, reach: Reach) -> FetchPolicy:
     return FetchPolicy.from_json({**run.config.fetch, **json.loads(reach.fetch)})
 
 
-def shared_fetcher(out: str, reach: Reach) -> Fetcher:
+def shared_fetcher(out: str, reach: Reach) -> Fetcher | Img2dataset:
     """Returns the process's fetcher, which its lanes share and keep from wave to wave."""
     with _MAKING:
         return _make_fetcher(out, reach)
 
 
 @functools.lru_cache(maxsize=1)
-def _make_fetcher(out: str, reach: Reach) -> Fetcher:
+def _make_fetcher(out: str, reach: Reach) -> Fetcher | Img2dataset:
+    policy = policy_of(load_run(out), reach)
+    if policy.engine == "img2dataset":
+        from pipeline.fetch.img2dataset import Img2dataset
+
+        return Img2dataset(policy, out)
     from pipeline.fetch.fetcher import Fetcher
 
-    return Fetcher(policy_of(load_run(out), reach))
+    return Fetcher(policy)
 
 
 def ask_hosts(run: Run, wave: int, bucket: int, progress: Progress, reach: Reach) -> None:
     """Does a task of the stage `robots`."""
-    lanes.find_hosts(run, wave, bucket, partial(robots_table, policy_of(run, reach)))
+    part = {"part": bucket, "parts": lanes.HOST_BUCKETS}
+    ask = partial(robots_table, policy_of(run, reach), **part)
+    if not reach.keep_going:
+        ask = vigil.watched(ask, run.wave_path("hosts", wave, f"{bucket:04d}.parquet"))
+    kept_out = blocking.load(run, reach.session)
+    lanes.find_hosts(run, wave, bucket, partial(ask_unblocked, ask, kept_out))
+
+
+def ask_unblocked(
+    ask: Callable[[list[str]], pa.Table], kept_out: blocking.Blocked, hosts: list[str]
+) -> pa.Table:
+    """Returns ROBOTS of hosts; those on a list of hosts are not asked."""
+    listed = kept_out.hosts(hosts)
+    table = ask([host for host, known in zip(hosts, listed, strict=True) if not known])
+    silent = [host for host, known in zip(hosts, listed, strict=True) if known]
+    rows = [{"host": host, "robots": blocking.BLOCKLISTED} for host in silent]
+    return pa.concat_tables([table, pa.Table.from_pylist(rows, schema=table.schema)])
+
+
+def check_hosts(run: Run, wave: int, reach: Reach) -> None:
+    """Looks, before the first lanes are planned, whether any host has answered."""
+    planned = storage.exists(run.wave_path("hosts", wave, "wide.parquet"))
+    if wave == 1 and not planned and lanes.is_open(run, wave):
+        vigil.check_hosts(run, lanes.used_host_buckets(run, wave), reach)
 
 
 def plan_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach) -> None:
     """Does a task of the stage `lanes`."""
     agent = policy_of(run, reach).user_agent
-    lanes.plan_lane(run, wave, lane, lambda rules, urls: allowed(rules, agent, urls))
+    blocked = blocking.load(run, reach.session).outcomes
+    lanes.plan_lane(run, wave, lane, lambda rules, urls: allowed(rules, agent, urls), blocked)
 
 
 def fetch_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach) -> None:
@@ -74,33 +110,114 @@ def fetch_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach)
     progress(done, total)
     if pending:
         hosts = storage.read_table(run.wave_path("lanes", wave, f"{lane:04d}.hosts.parquet"))
-        rules = HostRules.from_table(hosts, 1 / run.config.lanes)
+        kept_out = blocking.load(run, reach.session)
+        parts = partial(lanes.owners_part, run.out, wave)
+        other = partial(share_of_other, run, wave, lane, reach)
+        rules = HostRules.from_table(hosts, lane, run.config.lanes, parts, other)
+        rules = blocking.UnblockedRules(rules, kept_out)
         fetcher = shared_fetcher(run.out, reach)
+        batched = run.config.fetch.get("engine") == "img2dataset"
+        watch = vigil.Vigil(run, reach, progress, done, total, batched)
         for shard_id in pending:
             part = lanes.read_shard(path, shard_id - first)
-            report = partial(_progress_from, progress, done, total)
-            fetch_shard(run, fetcher, shard_id, part, rules, report)
-            done += len(part)
+            try:
+                watch.may_begin()
+                fetch_shard(run, fetcher, shard_id, part, rules, kept_out, watch)
+            except Over:
+                return
     write_results(run, wave, lane, ids, storage.read_table(path, ["host"])["host"])
 
 
-def _progress_from(progress: Progress, before: int, total: int, done: int) -> None:
-    progress(before + done, total)
+def share_of_other(run: Run, wave: int, lane: int, reach: Reach, server: str) -> Share:
+    """Returns a lane's part of the rate of a host that only a redirect has led to.
+
+    On one machine the processes divide it, for a process's lanes take turns; on a cluster the
+    lanes.
+    """
+    seat, seats = (reach.seat, reach.workers) if reach.workers else (lane, run.config.lanes)
+    return Share.part(1 - lanes.owners_part(run.out, wave, server), seat, seats)
+
+
+def remake_lost(run: Run) -> None:
+    """Has the shards of finished lanes made again that are absent or not of the size they say.
+
+    Their lanes lose the results, so that the stage goes over them once more and makes what is not
+    done; what coverage/ says of them is found anew. A warning names each shard.
+    """
+    folder, finished = run.path(SHARDS), []
+    for wave in range(1, run.config.waves + 1):
+        path = run.wave_path("lanes", wave, "shards.json")
+        if not storage.exists(path):
+            break
+        present = set(storage.list_names(run.path("fetched", f"{wave:02d}")))
+        planned = storage.read_json(path)["lanes"]
+        for lane, (first, count) in enumerate(planned):
+            if f"{lane:04d}.results" in present:
+                finished += [(wave, lane, shard) for shard in range(first, first + count)]
+    with ThreadPoolExecutor(READERS) as threads:
+        found = list(threads.map(lambda place: shards.finish(folder, place[2]).state, finished))
+    lost = set()
+    for (wave, lane, shard), state in zip(finished, found, strict=True):
+        if state == "absent":  # of a damaged one `finish` has told
+            path = shards.stats_path(folder, shards.shard_name(shard))
+            log.warning("%s: is missing; the shard is made again", path)
+        if state in ("absent", "damaged"):
+            lost.add((wave, lane))
+    forget_results(run, lost)
+
+
+def finish_takedowns(run: Run) -> None:
+    """Ends a takedown that was killed, and has counted anew what takedowns have changed.
+
+    fetched/takedowns.json says up to which line of their log that is done.
+    """
+    takedown.finish(takedown.place_of(run.out))
+    lines, record = takedown.read_log(run.out), run.path("fetched", "takedowns.json")
+    seen = storage.read_json(record)["lines"] if storage.exists(record) else 0
+    changed = {int(name) for line in lines[seen:] for name in line["shards"]}
+    lost = set()
+    for wave in range(1, run.config.waves + 1):
+        path = run.wave_path("lanes", wave, "shards.json")
+        planned = storage.read_json(path)["lanes"] if storage.exists(path) else []
+        for lane, (first, count) in enumerate(planned):
+            if changed & set(range(first, first + count)):
+                lost.add((wave, lane))
+    forget_results(run, lost)
+    if len(lines) > seen:
+        storage.write_json(record, {"lines": len(lines)})
+
+
+def forget_results(run: Run, lost: set[tuple[int, int]]) -> None:
+    """Removes what is said of the shards of lanes, (wave, lane), and what is counted from it."""
+    if lost:
+        for name in storage.list_names(run.path("coverage")):
+            storage.remove(run.path("coverage", name))
+    for wave, lane in sorted(lost):
+        storage.remove(run.wave_path("fetched", wave, f"{lane:04d}.results"))
 
 
 def fetch_shard(
-    run: Run, fetcher: Any, shard_id: int, rows: pa.Table, rules: HostRules, report: Any
+    run: Run,
+    fetcher: Any,
+    shard_id: int,
+    rows: pa.Table,
+    rules: HostRules,
+    kept_out: blocking.Blocked,
+    watch: vigil.Vigil,
 ) -> None:
     """Fetches a shard's rows and commits them; rows with a preset outcome are not asked for."""
-    start = time.time()
+    start, rows = time.time(), kept_out.mark(rows)
     asked = np.flatnonzero(pc.is_null(rows["preset"]).to_numpy())
     urls = rows["url"].take(pa.array(asked)).to_pylist()
     attempt = "".join(c for c in socket.gethostname() if c.isalnum())[:20] or "worker"
     with shards.ShardWriter(run.path(SHARDS), shard_id, rows, attempt=attempt) as writer:
-        for number, fetched in enumerate(fetcher.run(urls, rules), 1):
+        watch.begin(writer.name, len(rows), urls)
+        for fetched in fetcher.run(urls, rules, watch.look):
+            watch.see(fetched)
+            kept_out.refuse(fetched, urls[fetched.index])
             fetched.index = int(asked[fetched.index])
             writer.add(fetched)
-            report(number)
+        watch.settle()
         end = time.time()
         writer.commit({"start_time": start, "end_time": end, "duration": end - start})
 

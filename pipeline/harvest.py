@@ -1,6 +1,6 @@
 """`wit harvest`: the whole flow on one screen.
 
-    sources -> extract and match -> unique -> count                          (once)
+    sources -> extract and match -> keys -> unique -> count                  (once)
             -> collect -> thresholds -> select -> robots -> lanes -> fetch   (each wave)
             -> coverage -> manifest, report
 
@@ -11,6 +11,7 @@ Every arrow is a folder of files (pipeline.run), every step a stage of one Beam 
 from __future__ import annotations
 
 import argparse
+import importlib
 import logging
 import os
 import secrets
@@ -20,11 +21,13 @@ from typing import TYPE_CHECKING
 
 from pipeline.arguments import LOCAL_RUNNER, parse
 from wit.console import Screen
+from wit.errors import UserError
 
 if TYPE_CHECKING:
     from apache_beam.options.pipeline_options import PipelineOptions
     from apache_beam.runners.portability.fn_api_runner import FnApiRunner
 
+    from pipeline.progress import Clock
     from pipeline.run import Run
 
 
@@ -37,29 +40,50 @@ def main(argv: list[str]) -> int:
 
 def harvest(options: argparse.Namespace, beam_options: list[str]) -> Run:
     """Takes a harvest from wherever its folder is to its end."""
+    from pipeline.progress import Clock
+
+    clock = Clock()
     with Screen() as screen:
-        screen.now("reading the query list")
+        screen.begin("starting")
+        from pipeline import blocking, engine, fetching, limits
         from pipeline.options import make_config
         from pipeline.queries import install
         from pipeline.run import open_run
         from wit import shards, storage
 
-        config, queries = make_config(options)
+        check_runner(options.runner)
+        engine.prepare(options, screen.done)
+        config, queries = make_config(options, screen.begin)
+        if sum(queries.left_out.values()):
+            screen.done(queries.told(options.queries))
     with storage.FolderLock(options.out, storage.owner_text()):
         run = open_run(options.out, config)
         storage.sweep(run.out)
         shards.sweep(run.path("shards"))
-        install(run, queries)
-        run_stages(run, options, beam_options)
-        if options.until:
+        engine.sweep(run.out)
+        fetching.remake_lost(run)
+        fetching.finish_takedowns(run)
+        with Screen() as screen:
+            blocking.install(run, options.blocklist, screen.begin)
+        install(run, queries.table)
+        stood = len(shards.list_shards(run.path("shards")))
+        session = run_stages(run, options, beam_options, clock)
+        if limit := limits.stopped_by(run, session):
+            print("\n".join(limits.last_lines(run, limit, stood)))
+        elif options.until:
             from pipeline.summary import so_far
 
             print("\n".join(so_far(run)))
             print(f"stopped after {options.until}, as asked; without --until the run goes on")
         else:
-            from pipeline.summary import cap_line, summarise
+            from pipeline.summary import cap_line, summarise, took
 
-            tell(run, summarise(run))
+            with Screen() as screen:
+                screen.begin("writing the summary and the report")
+                funnel = summarise(run)
+                for line in took(run):
+                    screen.done(line)
+            tell(run, funnel)
             if run.config.pairs is not None:
                 print(cap_line(run))
     return run
@@ -76,11 +100,15 @@ def tell(run: Run, funnel: dict[str, int]) -> None:
     print(f"report   {run.path('report.html')}")
 
 
-def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -> None:
-    """Runs every stage that is not finished, as one Beam pipeline, and shows how far it is."""
+def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str], clock: Clock) -> str:
+    """Runs every stage that is not finished, as one Beam pipeline, and shows how far it is.
+
+    Returns the session: its name in OUT/progress.
+    """
     logging.getLogger().setLevel(logging.ERROR)  # Beam tells at length what is no trouble
     from pipeline.monitor import watch
     from pipeline.options import reach_settings
+    from pipeline.progress import START
     from pipeline.stages import Reach, chain
 
     local = options.runner == LOCAL_RUNNER
@@ -88,7 +116,14 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -
         session=secrets.token_hex(4),
         fetch=reach_settings(options),
         workers=options.workers if local else 0,
+        deadline=clock.started + options.max_hours * 3600 if options.max_hours else None,
+        limited=bool(options.max_hours or options.max_bytes),
+        keep_going=options.keep_going,
     )
+    if options.keep_going:
+        print("--keep-going: no jump of failures will stop this run", file=sys.stderr)
+
+    clock.note(run, START, reach.session)
 
     def execute() -> None:
         import apache_beam as beam
@@ -97,7 +132,34 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -
         with beam.Pipeline(runner, settings) as pipeline:
             chain(pipeline, run, reach, options.until)
 
-    watch(run, reach.session, execute)
+    watch(run, reach.session, options.runner, execute, options.max_bytes)
+    return reach.session
+
+
+def check_runner(name: str) -> None:
+    """Loads a cluster's runner, before anything is read or written.
+
+    Raises:
+        UserError: where its module or a package that it needs is missing.
+    """
+    if name == LOCAL_RUNNER:
+        return
+    logging.disable(logging.WARNING)  # Beam tells which of its other parts are missing
+    try:
+        from apache_beam.runners.runner import PipelineRunner, create_runner
+
+        runner = create_runner(name)
+        if name == "DataflowRunner":
+            importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
+    except Exception as error:
+        said = " ".join(str(error).split())
+        raise UserError(
+            f"--runner {name}: cannot be loaded ({said}); check the name, or install what it needs"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
+    if not isinstance(runner, PipelineRunner):
+        raise UserError(f"--runner {name}: is no runner of Beam's; check the name")
 
 
 def choose_runner(

@@ -8,63 +8,73 @@ the rest is deferred by this plan, never by the clock, and drawn again by the ne
 
 from __future__ import annotations
 
+import functools
 import math
 from collections.abc import Callable
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
-from pipeline.balance import FAILED, counting_order
-from pipeline.run import Run
-from pipeline.waves import hostnames, read_slots
-from wit import blocks, storage
+from pipeline.balance import counting_order
+from pipeline.dedupe import read_array, write_array
+from pipeline.run import Run, read_many
+from pipeline.waves import HOST_BUCKETS, hostnames, read_hosts, read_slots
+from wit import storage
 from wit.errors import UserError
 from wit.hashing import hash64, pair_hashes, slots_of
 from wit.pairs import HOSTS, LANE
+from wit.web.robots import ROBOTS
 
-HOST_BUCKETS = 64
 MOST_SHARDS = 100_000
-AskRobots = Callable[[list[str]], pa.Table]  # hosts -> host, robots, rules, crawl_delay
+LEAST_OWNED, MOST_OWNED = 0.2, 0.8  # of a host's rate, for the lanes that have its pictures
+OWNER = np.dtype([("name", "<u8"), ("part", "<f4")])  # hash of a host's name, its lanes' part
+AskRobots = Callable[[list[str]], pa.Table]  # hosts -> a table of wit.web.robots.ROBOTS
 Allowed = Callable[[str, list[str]], list[bool]]  # robots.txt, URLs -> may each be fetched
+Blocked = Callable[[pa.Table], pa.ChunkedArray]  # SELECTION -> outcomes of rows that are kept out
+
+
+def no_outcomes(table: pa.Table) -> pa.ChunkedArray:
+    """Returns string [n], all null: nothing is kept out."""
+    return pa.chunked_array([pa.nulls(len(table), pa.string())])
 
 
 # --- hosts: a task is a bucket of hostnames ---------------------------------------------------
 
 
-def count_hosts(run: Run, wave: int) -> None:
-    """Writes hosts/W/counts.parquet: host, hostname, pairs, lanes and bucket, over all groups."""
-    parts = [
-        storage.read_table(run.wave_path("selection", wave, f"{g:04d}.hosts.parquet"))
-        for g in range(len(run.groups))
-    ]
-    hosts = pa.concat_tables(parts).group_by("host").aggregate([("pairs", "sum")])
-    hosts = hosts.rename_columns(["host", "pairs"]).sort_by("host")
-    names = hostnames(hosts["host"])
-    hosts = hosts.append_column("hostname", names)
-    per_name = hosts.group_by("hostname").aggregate([("pairs", "sum")])
-    total, lanes = int(pc.sum(hosts["pairs"]).as_py() or 0), run.config.lanes
-    share = max(run.config.shard_size, total / lanes)
-    width = np.minimum(lanes, np.ceil(per_name["pairs_sum"].to_numpy() / share)).astype(np.int32)
-    where = pc.index_in(names, per_name["hostname"]).to_numpy()
-    hosts = hosts.append_column("lanes", pa.array(width[where] if len(hosts) else width))
-    bucket = slots_of(hash64(names), HOST_BUCKETS)
-    hosts = hosts.append_column("bucket", pa.array(bucket))
-    storage.write_table(run.wave_path("hosts", wave, "counts.parquet"), hosts)
+def sum_selection(run: Run, wave: int) -> None:
+    """Writes hosts/W/total.json: the pairs that a wave draws, and the buckets that hold a host."""
+    paths = (run.wave_path("selection", wave, f"{g:04d}.json") for g in range(len(run.groups)))
+    total, buckets = 0, set()
+    for found in read_many(paths):
+        total += found["pairs"]
+        buckets |= set(found["host_buckets"])
+    facts = {"pairs": total, "host_buckets": sorted(buckets)}
+    storage.write_json(run.wave_path("hosts", wave, "total.json"), facts)
 
 
 def used_host_buckets(run: Run, wave: int) -> list[int]:
     """Returns the buckets that hold a host."""
-    counts = storage.read_table(run.wave_path("hosts", wave, "counts.parquet"), ["bucket"])
-    return sorted(pc.unique(counts["bucket"]).to_pylist())
+    return storage.read_json(run.wave_path("hosts", wave, "total.json"))["host_buckets"]
 
 
 def find_hosts(run: Run, wave: int, bucket: int, ask_robots: AskRobots) -> None:
     """Writes hosts/W/B.parquet; robots.txt is asked for once a host and run."""
-    counts = storage.read_table(run.wave_path("hosts", wave, "counts.parquet"))
-    hosts = counts.filter(pc.equal(counts["bucket"], bucket)).drop_columns("bucket")
-    robots = HOSTS.empty_table().select(["host", "robots", "rules", "crawl_delay"])
+    hosts = read_hosts(run, wave, bucket)
+    names = hostnames(hosts["host"])
+    hosts = hosts.append_column("hostname", names)
+    per_name = hosts.group_by("hostname").aggregate([("pairs", "sum")])
+    total = storage.read_json(run.wave_path("hosts", wave, "total.json"))["pairs"]
+    lanes = run.config.lanes
+    share = max(run.config.shard_size, total / lanes)
+    # Each lane asks by one request at least at a time, so more lanes would be too many requests.
+    most = min(lanes, run.config.fetch.get("per_host_concurrency", lanes))
+    width = np.minimum(most, np.ceil(per_name["pairs_sum"].to_numpy() / share)).astype(np.int32)
+    where = pc.index_in(names, per_name["hostname"]).to_numpy()
+    hosts = hosts.append_column("lanes", pa.array(width[where]))
+    robots = HOSTS.empty_table().select(ROBOTS.names)
     for earlier in range(1, wave):
         path = run.wave_path("hosts", earlier, f"{bucket:04d}.parquet")
         if storage.exists(path):
@@ -83,26 +93,65 @@ def find_hosts(run: Run, wave: int, bucket: int, ask_robots: AskRobots) -> None:
 
 
 def join_hosts(run: Run, wave: int) -> None:
-    """Writes hosts/W/wide.parquet: the few hosts that belong to several lanes."""
-    counts = storage.read_table(run.wave_path("hosts", wave, "counts.parquet"))
-    wide = counts.filter(pc.greater(counts["lanes"], 1)).select(["hostname", "lanes"])
-    slot = slots_of(hash64(wide["hostname"]), run.config.lanes)
-    table = wide.append_column("slot", pa.array(slot))
+    """Writes hosts/W/owners.npy (OWNER) and, last, wide.parquet: the hosts of several lanes.
+
+    A host's own lanes have a part of its rate, the rest is kept for redirects that lead other lanes
+    to it. The busiest host keeps MOST_OWNED for its own; a host with fewer pictures needs less to
+    be done in the same time.
+    """
+    paths = (
+        run.wave_path("hosts", wave, f"{bucket:04d}.parquet")
+        for bucket in used_host_buckets(run, wave)
+    )
+    names = HOSTS.empty_table().select(["hostname", "lanes", "pairs"])
+    wide, owners = [names.select(["hostname", "lanes"])], [np.empty(0, OWNER)]
+    for hosts in read_many(paths, partial(storage.read_table, columns=names.column_names)):
+        wide.append(hosts.filter(pc.greater(hosts["lanes"], 1)).select(["hostname", "lanes"]))
+        each = hosts.group_by("hostname").aggregate([("pairs", "sum"), ("lanes", "max")])
+        part = np.empty(len(each), OWNER)
+        part["name"] = hash64(each["hostname"])
+        part["part"] = each["pairs_sum"].to_numpy() / each["lanes_max"].to_numpy()
+        owners.append(part)
+    joined = np.sort(np.concatenate(owners), order="name")
+    busiest = max(joined["part"].max(initial=0), 1)
+    joined["part"] = np.clip(joined["part"] / busiest, LEAST_OWNED, MOST_OWNED)
+    write_array(run.wave_path("hosts", wave, "owners.npy"), joined)
+    table = pa.concat_tables(wide)
+    slot = slots_of(hash64(table["hostname"]), run.config.lanes)
+    table = table.append_column("slot", pa.array(slot))
     storage.write_table(run.wave_path("hosts", wave, "wide.parquet"), table)
 
 
-def plan_lane(run: Run, wave: int, lane: int, allowed: Allowed) -> None:
+@functools.lru_cache(maxsize=1)
+def load_owners(out: str, wave: int) -> np.ndarray:
+    """Returns OWNER [hosts], sorted; once a process, 12 bytes a host."""
+    return read_array(storage.join(out, "hosts", f"{wave:02d}", "owners.npy"))
+
+
+@functools.lru_cache(maxsize=100_000)
+def owners_part(out: str, wave: int, server: str) -> float:
+    """Returns the part of a host's rate that its own lanes have; 0 where it has none."""
+    owners, name = load_owners(out, wave), hash64(pa.array([server]))[0]
+    place = int(np.searchsorted(owners["name"], name))
+    is_there = place < len(owners) and owners["name"][place] == name
+    return float(owners["part"][place]) if is_there else 0.0
+
+
+def plan_lane(
+    run: Run, wave: int, lane: int, allowed: Allowed, blocked: Blocked = no_outcomes
+) -> None:
     """Writes lanes/W/L.parquet (LANE), L.hosts.parquet (HOSTS) and, last, L.json with the counts.
 
-    A URL that robots.txt forbids keeps its row, with the outcome decided before any request. Each
-    row group is a shard, so that fetching holds no more of a lane than that.
+    A URL that robots.txt forbids or that is kept out has its row, with the outcome decided before
+    any request. Each row group is a shard, so that fetching holds no more of a lane than that.
     """
     table, hosts = gather_lane(run, wave, lane)
     url, text = pair_hashes(table["pair_id"])
     order = np.lexsort((text, url, table["priority"].to_numpy()))
     table = table.take(pa.array(order))
-    table = table.append_column("preset", presets(table, hosts, allowed))
-    budget = host_budgets(run, hosts)
+    preset = pc.coalesce(blocked(table), presets(table, hosts, allowed))
+    table = table.append_column("preset", preset)
+    budget = host_budgets(run, lane, hosts)
     kept = within_budget(table, hosts, budget)
     deferred = len(table) - int(kept.sum())
     table = table.filter(pa.array(kept)).select(LANE.names).cast(LANE)
@@ -122,10 +171,8 @@ def gather_lane(run: Run, wave: int, lane: int) -> tuple[pa.Table, pa.Table]:
     for slot, width in zip(wide["slot"].to_pylist(), wide["lanes"].to_pylist(), strict=True):
         if (lane - slot) % lanes < width:
             slots.add(slot)
-    parts = []
-    for group in range(len(run.groups)):
-        parts += read_slots(run.wave_path("selection", wave, f"{group:04d}.parquet"), slots)
-    table = pa.concat_tables(parts) if parts else LANE.empty_table().drop_columns("preset")
+    paths = (run.wave_path("selection", wave, f"{g:04d}.parquet") for g in range(len(run.groups)))
+    table = read_slots(paths, slots)
     names = hostnames(table["host"])
     slot = slots_of(hash64(names), lanes).astype(np.int64)
     where = pc.index_in(names, wide["hostname"]).fill_null(-1).to_numpy()
@@ -146,8 +193,8 @@ def gather_lane(run: Run, wave: int, lane: int) -> tuple[pa.Table, pa.Table]:
 def presets(table: pa.Table, hosts: pa.Table, allowed: Allowed) -> pa.Array:
     """Returns string [n]: the outcome of rows that are not to be fetched, null for the others.
 
-    Those of a host that did not answer stay null: the fetcher asks nothing of it either, but knows
-    whether its address is forbidden.
+    Those of a host that did not answer, or whose address is forbidden, stay null: the fetcher asks
+    nothing of it either, and knows which addresses are forbidden.
     """
     host_of = pc.index_in(table["host"], hosts["host"]).to_numpy()
     robots = hosts["robots"].to_pylist()
@@ -169,15 +216,22 @@ def rows_of(code: np.ndarray, values: int) -> list[np.ndarray]:
     return np.split(counting_order(code, values), ends[:-1]) if values else []
 
 
-def host_budgets(run: Run, hosts: pa.Table) -> dict[str, float]:
-    """Returns by hostname how many requests this lane may plan in a wave."""
-    rate = run.config.fetch.get("host_rate") or math.inf
+def host_budgets(run: Run, lane: int, hosts: pa.Table) -> dict[str, float]:
+    """Returns by hostname how many requests this lane may plan in a wave.
+
+    A host whose delay is longer than the wave is asked once, else it would be deferred for ever.
+    What does not divide among a host's lanes falls to the first of them.
+    """
+    rate, lanes = run.config.fetch.get("host_rate") or math.inf, run.config.lanes
+    slot = slots_of(hash64(hosts["hostname"]), lanes).tolist()
     budgets: dict[str, float] = {}
-    for name, delay, lanes in zip(
-        *(hosts[c].to_pylist() for c in ("hostname", "crawl_delay", "lanes")), strict=True
+    for name, delay, width, first in zip(
+        *(hosts[c].to_pylist() for c in ("hostname", "crawl_delay", "lanes")), slot, strict=True
     ):
-        slowest = min(rate, 1 / delay if delay else math.inf)
-        budget = slowest * run.config.wave_hours * 3600 / lanes
+        budget = min(rate, 1 / delay if delay else math.inf) * run.config.wave_hours * 3600
+        if budget < math.inf:
+            whole, rest = divmod(max(1, int(budget)), width)
+            budget = whole + ((lane - first) % lanes < rest)
         budgets[name] = min(budget, budgets.get(name, math.inf))
     return budgets
 
@@ -192,7 +246,7 @@ def within_budget(table: pa.Table, hosts: pa.Table, budgets: dict[str, float]) -
     by_name = rows_of(names.indices.to_numpy()[asked], len(names.dictionary))
     for name, rows in zip(names.dictionary.to_pylist(), by_name, strict=True):
         if len(rows) > budgets[name]:
-            kept[asked[rows[int(budgets[name]) :]]] = False
+            kept[asked[rows[budgets[name] :]]] = False
     return kept
 
 
@@ -233,10 +287,13 @@ def open_wave(run: Run, wave: int) -> None:
     if wave > 1:
         left = 0
         if is_open(run, wave - 1):
-            for lane in range(run.config.lanes):
-                planned = storage.read_json(run.wave_path("lanes", wave - 1, f"{lane:04d}.json"))
-                results = blocks.read(run.wave_path("fetched", wave - 1, f"{lane:04d}.results"), 0)
-                left += planned["deferred"] + int(np.sum(results["status"] == FAILED))
+            lanes = [f"{lane:04d}" for lane in range(run.config.lanes)]
+            planned = (run.wave_path("lanes", wave - 1, f"{lane}.json") for lane in lanes)
+            left += sum(found["deferred"] for found in read_many(planned))
+            paths = (run.wave_path("fetched", wave - 1, f"{lane}.hosts.parquet") for lane in lanes)
+            read = partial(storage.read_table, columns=["pairs", "fetched"])
+            for hosts in read_many(paths, read):
+                left += int(np.sum(hosts["pairs"].to_numpy() - hosts["fetched"].to_numpy()))
     storage.write_json(run.wave_path("lanes", wave, "open.json"), {"open": left > 0})
 
 

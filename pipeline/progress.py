@@ -10,6 +10,7 @@ import os
 import resource
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,12 +19,29 @@ from wit import storage
 
 LOCAL_PAUSE, REMOTE_PAUSE = 0.5, 10.0  # seconds between heartbeats
 PLAN = ".plan.json"
+START, SUMMARY = "start", "summary"  # what the driver does before and after the stages
 
 
-def announce(run: Run, stage: str, session: str, tasks: int, pending: int) -> None:
+def announce(
+    run: Run, stage: str, session: str, tasks: int, pending: int, started: float | None = None
+) -> None:
     """Writes how many tasks a stage has and how many are left in this session."""
-    facts = {"tasks": tasks, "pending": pending, "time": time.time()}
+    facts = {"tasks": tasks, "pending": pending, "time": started or time.time()}
     storage.write_json(run.path("progress", stage, f"{session}{PLAN}"), facts)
+
+
+class Clock:
+    """Runs while the driver does a step of its own; `note` may be called again."""
+
+    def __init__(self) -> None:
+        self.started, self.cpu = time.time(), _cpu_seconds()
+
+    def note(self, run: Run, step: str, session: str) -> None:
+        """Writes what START or SUMMARY took until now."""
+        announce(run, step, session, 1, 1, self.started)
+        heartbeat = Heartbeat(run, step, session, [0])
+        heartbeat.started, heartbeat.cpu = self.started, self.cpu
+        heartbeat.finish()
 
 
 class Heartbeat:
@@ -33,32 +51,35 @@ class Heartbeat:
         self.path = run.path("progress", stage, f"{session}.{tasks[0]:06d}.json")
         self.tasks = tasks
         self.parts: dict[int, tuple[float, float]] = {}
+        self.fetched: dict[int, float] = {}
         self.started, self.cpu = time.time(), _cpu_seconds()
         self.pause = LOCAL_PAUSE if storage.is_local(run.out) else REMOTE_PAUSE
         self.due = time.monotonic() + self.pause
         self.lock = threading.Lock()
 
-    def update(self, task: int, done: float, total: float) -> None:
-        """Notes that `done` of `total` units of a task are finished."""
+    def update(self, task: int, done: float, total: float, fetched: float = 0.0) -> None:
+        """Notes that `done` of `total` units of a task are finished, and bytes that it fetched."""
         self.parts[task] = (done, total)
+        self.fetched[task] = fetched
         with self.lock:
             if time.monotonic() >= self.due:
                 self.due = time.monotonic() + self.pause
                 self._write(False)
 
-    def finish(self) -> None:
-        """Notes that all tasks of the element are finished."""
+    def finish(self, whole: bool = True) -> None:
+        """Notes that all tasks of the element are finished, or have stopped where they are."""
         with self.lock:
-            self._write(True)
+            self._write(True, whole)
 
-    def _write(self, finished: bool) -> None:
+    def _write(self, finished: bool, whole: bool = False) -> None:
         parts = list(self.parts.values())
         share = sum(min(1.0, done / total) for done, total in parts if total)
         facts = {
             "tasks": len(self.tasks),
-            "share": len(self.tasks) if finished else share,
+            "share": len(self.tasks) if whole else share,
             "finished": finished,
             "units": sum(done for done, _ in parts),
+            "fetched": sum(list(self.fetched.values())),
             "started": self.started,
             "wall": time.time() - self.started,
             "cpu": _cpu_seconds() - self.cpu,
@@ -81,8 +102,10 @@ class StageState:
         tasks: all of them.
         done: finished ones and the shares of those under way.
         units: bytes, rows or pictures handled in this session.
+        fetched: bytes of pictures that were fetched.
         wall: seconds from the first heartbeat to the last, of all sessions.
         cpu: core-seconds of the finished elements.
+        spans: when its plan was made and when its last heartbeat came, of each session.
     """
 
     tasks: int
@@ -90,6 +113,8 @@ class StageState:
     units: float
     wall: float
     cpu: float
+    spans: dict[str, tuple[float, float]]
+    fetched: float = 0.0
 
 
 def read_stage(
@@ -101,7 +126,7 @@ def read_stage(
     file of a stage with very many tasks is read once.
     """
     folder = run.path("progress", stage)
-    tasks, done, units, cpu = 0, 0.0, 0.0, 0.0
+    tasks, done, units, fetched, cpu = 0, 0.0, 0.0, 0.0, 0.0
     spans: dict[str, list[float]] = {}
     final = {} if final is None else final
     names = [
@@ -126,11 +151,36 @@ def read_stage(
             done += facts["share"]
             cpu += facts["cpu"]
             units += facts["units"]
+            fetched += facts.get("fetched", 0.0)
             span[1] = max(span[1], facts["started"] + facts["wall"])
     if not spans:
         return None
     wall = sum(max(0.0, end - start) for start, end in spans.values())
-    return StageState(tasks, min(done, tasks), units, wall, cpu)
+    pairs = {name: (start, end) for name, (start, end) in spans.items()}
+    return StageState(tasks, min(done, tasks), units, wall, cpu, pairs, fetched)
+
+
+def read_times(
+    run: Run, stages: Sequence[str], session: str | None = None
+) -> dict[str, tuple[int, float, float]]:
+    """Returns (tasks, wall, core-seconds) of START, the stages that have tasks, and SUMMARY.
+
+    In a session, each lasts from the end of the one before to the next one's plan, so the walls add
+    up to the time from the command to its report. A run that was resumed is the sum of its
+    sessions; the time between them counts nowhere. `session` names one, else all count.
+    """
+    found = {key: read_stage(run, key, session) for key in (START, *stages, SUMMARY)}
+    states = {key: state for key, state in found.items() if state}
+    times = {key: [state.tasks, 0.0, state.cpu] for key, state in states.items() if state.tasks}
+    for name in sorted(set().union(*(state.spans for state in states.values()))):
+        steps = [(key, *state.spans[name]) for key, state in states.items() if name in state.spans]
+        ends = [start for _, start, _ in steps[1:]] + [steps[-1][2]]
+        since = steps[0][1]
+        for (key, _, _), end in zip(steps, ends, strict=True):
+            if key in times:
+                times[key][1] += max(0.0, end - since)
+                since = max(end, since)
+    return {key: (tasks, wall, cpu) for key, (tasks, wall, cpu) in times.items()}
 
 
 def _read(path: str) -> dict[str, Any] | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -14,21 +15,44 @@ from pipeline.run import Run
 from wit import storage, text
 from wit.errors import UserError
 from wit.hashing import hash64
-from wit.matching import Matcher
+from wit.matching import Matcher, unmatchable
 from wit.pairs import QUERIES
 
 LIST = "queries/queries.parquet"
 MATCHER = "queries/matcher.bin"
+SAID = {"repeated": "repeated", "unmatchable": "that no text can match"}
 
 
-def read_list(path: str, match: str) -> tuple[pa.Table, dict[str, int]]:
+class QueryList(NamedTuple):
+    """A list as a run uses it.
+
+    Attributes:
+        table: QUERIES.
+        left_out: how many entries of the file are not in it: `repeated` (as another one, once both
+            are normalised) and `unmatchable` (no text can include them).
+        examples: of each that is not 0, an entry as it was written.
+    """
+
+    table: pa.Table
+    left_out: dict[str, int]
+    examples: dict[str, str]
+
+    def told(self, path: str) -> str:
+        """Returns the list in a line for a person."""
+        line = f"{len(self.table):,} queries of {path}"
+        parts = [
+            f"{count:,} {SAID[reason]}, as {self.examples[reason]!r}"
+            for reason, count in self.left_out.items()
+            if count
+        ]
+        return f"{line}; left out: {'; '.join(parts)}" if parts else line
+
+
+def read_list(path: str, match: str) -> QueryList:
     """Reads a query list: our Parquet, a JSON list of strings (MetaCLIP's), or a text file.
 
-    In the default mode queries are normalised, and those that normalise to nothing or to an earlier
-    one are left out; in mode `metaclip` every entry stays as it is.
-
-    Returns:
-        the QUERIES table, and the number left out by reason.
+    Left out are queries that repeat an earlier one and those that no text can match. In the default
+    mode queries are normalised first; in mode `metaclip` each stays as it is.
 
     Raises:
         UserError: where the file is missing, is of no such kind, or holds no query.
@@ -44,24 +68,22 @@ def read_list(path: str, match: str) -> tuple[pa.Table, dict[str, int]]:
             raise UserError(f"{path}: no column 'query'; it has {', '.join(table.column_names)}")
     else:
         table = pa.table({"query": _read_text(path)})
-    unmatchable = table["query"].null_count
-    table = table.filter(pc.is_valid(table["query"]))
-    queries = _cast(path, table, "query", pa.string()).combine_chunks()
-    if match == "default":
-        queries = text.normalise(queries)
-    first = pc.index_in(queries, pc.unique(queries))
-    _, keep = np.unique(first.to_numpy(zero_copy_only=False), return_index=True)
-    keep = np.sort(keep)
-    repeated = len(table) - len(keep)
-    if match == "default":
-        empty = pc.equal(queries, "").to_numpy(zero_copy_only=False)
-        keep = keep[~empty[keep]]
-        unmatchable += int(empty.sum())
-        repeated -= max(0, int(empty.sum()) - 1)
+    written = _cast(path, table, "query", pa.string()).combine_chunks()
+    queries = text.normalise(written) if match == "default" else written
+    fine = pc.fill_null(pc.not_equal(queries, ""), False).to_numpy(zero_copy_only=False)
+    if match != "default":
+        fine = np.ones(len(queries), bool)
+        fine[unmatchable(queries, match)["index"].to_numpy()] = False
+    rows = np.flatnonzero(fine)
+    usable = queries.take(pa.array(rows))
+    place = pc.index_in(usable, pc.unique(usable)).to_numpy(zero_copy_only=False)
+    first = np.unique(place, return_index=True)[1]
+    again = np.setdiff1d(np.arange(len(rows)), first)
+    left = {"repeated": rows[again], "unmatchable": np.flatnonzero(~fine)}
+    keep = pa.array(rows[np.sort(first)])
     if len(keep) == 0:
         raise UserError(f"{path}: no query in it that could match a text")
-    queries = queries.take(pa.array(keep))
-    kept = table.take(pa.array(keep))
+    queries, kept = queries.take(keep), table.take(keep)
     columns = []
     for field in QUERIES:
         if field.name == "query_id":
@@ -74,8 +96,11 @@ def read_list(path: str, match: str) -> tuple[pa.Table, dict[str, int]]:
             columns.append(_cast(path, kept, field.name, field.type))
         else:
             columns.append(pa.nulls(len(keep), field.type))
-    left_out = {"unmatchable": unmatchable, "repeated": repeated}
-    return pa.table(columns, schema=QUERIES), left_out
+    return QueryList(
+        pa.table(columns, schema=QUERIES),
+        {reason: len(found) for reason, found in left.items()},
+        {reason: str(written[int(found[0])]) for reason, found in left.items() if len(found)},
+    )
 
 
 def _cast(path: str, table: pa.Table, name: str, to: pa.DataType) -> pa.ChunkedArray:
@@ -103,7 +128,8 @@ def _read_text(path: str) -> pa.Array:
             return pa.array(entries, pa.string())
         except UnicodeEncodeError as error:
             raise UserError(f"{path}: half a surrogate pair in {error.object!a}") from error
-    return pa.array([line for line in content.splitlines() if line.strip()], pa.string())
+    lines = [line.strip() for line in content.splitlines()]
+    return pa.array([line for line in lines if line], pa.string())
 
 
 def fingerprint(table: pa.Table) -> dict[str, str | int]:

@@ -1,9 +1,11 @@
 """A run: what decides its result (`run.json`), and where its files stand.
 
     OUT/run.json                     the Config: the same command resumes, another is refused
+                                     (until the first source is extracted, it starts anew)
     OUT/queries/                     the query list as it was, and the matcher made of it
-    OUT/candidates/S.parquet .json   a source's pairs and its exact counts; S.P.keys their hashes
-    OUT/unique/B.losers S.state      a bucket's duplicates; a source's verdicts, a byte a row
+    OUT/candidates/S.parquet .json   a source's pairs and its exact counts
+    OUT/unique/G.P.keys B.losers     a group's hashes by bucket; a bucket's duplicates
+    OUT/unique/G.state               a group's verdicts, a byte a row
     OUT/counts/G.npy                 matched and unique pairs a query, of a group of sources
     OUT/balance/W/                   entries and thresholds of a wave
     OUT/selection/W/G.parquet        the pairs a wave draws, grouped by lane slot
@@ -13,7 +15,7 @@
     OUT/shards/NNNNN.tar ...         the dataset, with manifest.json
     OUT/coverage.parquet hosts.parquet report.html manifest.json
 
-S is a source, G a group of sources, B a bucket, L a lane, W a wave, P a part of at most 2**20 rows.
+S is a source, G a group of sources, B a bucket, L a lane, W a wave, P a part of a large group.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from typing import Any
 
 import wit
@@ -29,6 +31,7 @@ from wit import storage
 from wit.errors import UserError
 
 READERS = 16  # small files read at a time; remote stores answer each in tens of milliseconds
+LEFT_BEHIND = (".parquet", ".bin", ".json", ".keys")
 GROUPS = 512  # the most groups of sources: so many files a wave's tables have at the most
 
 
@@ -39,7 +42,8 @@ class Config:
     Attributes:
         version: of this program.
         sources: the input files with their formats (pipeline.sources.Source as JSON), sorted.
-        queries: `{queries, sha256}`: the size of the list and its fingerprint.
+        queries: `{queries, sha256, left_out}`: the size of the list, its fingerprint, and how many
+            of its entries were left out by reason.
         match: `default` or `metaclip`.
         seed: of every query's order.
         per_query: t, the cap; null where `pairs` decides it.
@@ -54,6 +58,8 @@ class Config:
         waves: rounds of fetching.
         wave_hours: a wave plans at most this many hours of a host's rate.
         fetch: the part of pipeline.fetch.FetchPolicy that decides bytes.
+        product_token: the name by which robots.txt files know the agent; null until a host is to be
+            asked. The contact in the agent is no part of the run.
     """
 
     sources: list[dict[str, Any]]
@@ -73,6 +79,7 @@ class Config:
     waves: int = 4
     wave_hours: float = 24.0
     fetch: dict[str, Any] = field(default_factory=dict)
+    product_token: str | None = None
     version: str = wit.__version__
 
 
@@ -103,9 +110,9 @@ class Run:
         """Returns the path of a source's file in candidates/."""
         return self.path("candidates", f"{source:06d}{suffix}")
 
-    def verdicts(self, source: int) -> str:
-        """Returns the path of a source's verdicts."""
-        return self.path("unique", f"{source:06d}.state")
+    def verdicts(self, group: int) -> str:
+        """Returns the path of a group's verdicts."""
+        return self.path("unique", f"{group:04d}.state")
 
     def wave_path(self, room: str, wave: int, name: str) -> str:
         """Returns the path of a file of one wave."""
@@ -123,9 +130,11 @@ def load_run(out: str) -> Run:
     if not storage.exists(path):
         raise UserError(f"{out}: no run.json there; name the output folder of a harvest")
     saved = storage.read_json(path)
-    if saved.get("version") != wit.__version__:
+    if "version" not in saved:
+        raise UserError(f"{path}: not written by a harvest; choose another --out")
+    if saved["version"] != wit.__version__:
         raise UserError(
-            f"{path}: written by version {saved.get('version')}, this is {wit.__version__}; "
+            f"{path}: written by version {saved['version']}, this is {wit.__version__}; "
             "install that version (on the cluster's workers too), or choose another --out"
         )
     unknown = set(saved) - {f.name for f in fields(Config)}
@@ -137,24 +146,47 @@ def load_run(out: str) -> Run:
 def open_run(out: str, config: Config) -> Run:
     """Starts a run in a folder or resumes the one there, which must have the same configuration.
 
+    A run of another configuration of which nothing is finished yet is started anew with this one.
+
     Raises:
         UserError: naming the first entry that differs, and both values.
     """
     path = storage.join(out, "run.json")
     if storage.exists(path):
         load_run.cache_clear()
-        saved = asdict(load_run(out).config)
-        for name, value in asdict(config).items():
-            if saved[name] != value:
-                raise UserError(
-                    f"{path}: this folder holds a run of {_difference(name, saved[name], value)}; "
-                    "repeat the options it was started with, or choose another --out"
-                )
+        saved = load_run(out).config
+        config = replace(config, product_token=config.product_token or saved.product_token)
+        found = first_difference(saved, config)
+        if found and _is_begun(out):
+            raise UserError(
+                f"{path}: this folder holds a run of {found}; repeat the options it was started "
+                "with, or choose another --out"
+            )
+        if found:
+            _clear(out)
     elif [name for name in storage.list_names(out) if not name.startswith(".")]:
         raise UserError(f"{out}: not empty and not a harvest (no run.json); choose another --out")
     run = Run(out, config)
     run.save()
+    load_run.cache_clear()
     return run
+
+
+def _is_begun(out: str) -> bool:
+    """Whether a result stands in a run's folder: the first are its sources' counts."""
+    return any(n.endswith(".json") for n in storage.list_names(storage.join(out, "candidates")))
+
+
+def _clear(out: str) -> None:
+    """Removes what a run leaves that has finished nothing, and no other file."""
+    rooms = [storage.join(out, name) for name in ("queries", "candidates", "progress")]
+    rooms += [
+        storage.join(rooms[-1], name) for name in storage.list_names(rooms[-1]) if "." not in name
+    ]
+    for room in rooms:
+        for name in storage.list_names(room):
+            if name.endswith(LEFT_BEHIND):
+                storage.remove(storage.join(room, name))
 
 
 def read_many(
@@ -171,10 +203,22 @@ def read_many(
 
 OPTIONS = {  # of entries that are not called as their options are
     "languages": "language",
-    "user_agent": "contact or --user-agent",
+    "product_token": "user-agent",
     "per_host_concurrency": "host-concurrency",
     "total_seconds": "timeout",
+    "max_bytes": "max-picture-bytes",
 }
+
+
+def first_difference(saved: Config, config: Config) -> str:
+    """Returns the first entry that differs, with both values, for a person; empty if none does."""
+    before, after = asdict(saved), asdict(config)
+    for entry in (before, after):
+        entry["queries"] = {k: v for k, v in entry["queries"].items() if k != "left_out"}
+        if saved.product_token is None:  # no host was asked under another name
+            entry["product_token"] = None
+    names = [name for name in after if before[name] != after[name]]
+    return _difference(names[0], before[names[0]], after[names[0]]) if names else ""
 
 
 def _difference(name: str, saved: Any, value: Any) -> str:

@@ -8,16 +8,18 @@ runner's, and every stage is the same on FnApiRunner, Flink, Spark and Dataflow.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
+from dataclasses import dataclass, replace
 from functools import partial
+from threading import Event
 from typing import Any
 
 import apache_beam as beam
 
 import wit
 from pipeline import candidates, coverage, dedupe, fetching, lanes, waves
+from pipeline.limits import limits_of
 from pipeline.progress import Heartbeat, announce
 from pipeline.run import Run, load_run
 from wit import storage
@@ -25,7 +27,7 @@ from wit.errors import UserError
 
 Tasks = Callable[[Run, int], Iterable[int]]  # (run, wave) -> the numbers of all its tasks
 Output = Callable[[Run, int, int], str]  # (run, wave, task) -> the file written last
-Progress = Callable[[float, float], None]
+Progress = Callable[..., None]  # (done, total), and from a lane the bytes it has fetched
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,20 @@ class Reach:
         version: of the driver's program; workers of another version refuse to work.
         fetch: FetchPolicy as JSON, of it the part that does not decide the result.
         workers: processes that share the work on one machine; 0 where a cluster decides.
+        seat: which of them has the task, where tasks that wait for servers are dealt out to all.
+        deadline: after which nothing is begun, in seconds since 1970; None for no limit.
+        limited: whether there is any limit, so that others may tell to stop (pipeline.limits).
+        keep_going: whether no jump of failures stops the run (pipeline.vigil).
     """
 
     session: str
     version: str = wit.__version__
     fetch: str = "{}"
     workers: int = 0
+    seat: int = 0
+    deadline: float | None = None
+    limited: bool = False
+    keep_going: bool = False
 
 
 @dataclass(frozen=True)
@@ -55,6 +65,7 @@ class Stage:
         output: shows that a task is finished.
         work: does a task: (run, wave, task, progress, reach).
         together: whether a worker does its tasks at the same time (they wait for other servers).
+        check: looks at what the stage before has made, and raises where it is of no use.
         unit: what its progress counts, where that says more than tasks do.
     """
 
@@ -63,6 +74,7 @@ class Stage:
     output: Output
     work: Callable[[Run, int, int, Progress, Reach], None]
     together: bool = False
+    check: Callable[[Run, int, Reach], None] | None = None
     unit: str = ""
 
 
@@ -78,8 +90,12 @@ def _sources(run: Run, _: int) -> Iterable[int]:
     return range(len(run.config.sources))
 
 
-def _url_buckets(run: Run, _: int) -> Iterable[int]:
+def _groups_to_key(run: Run, _: int) -> Iterable[int]:
     _once(run.path("candidates", "index.npy"), partial(dedupe.index_candidates, run))
+    return range(len(run.groups))
+
+
+def _url_buckets(run: Run, _: int) -> Iterable[int]:
     return range(dedupe.bucket_count(run))
 
 
@@ -125,7 +141,7 @@ def _groups_to_select(run: Run, wave: int) -> Iterable[int]:
 def _host_buckets(run: Run, wave: int) -> Iterable[int]:
     if not lanes.is_open(run, wave):
         return ()
-    _once(run.wave_path("hosts", wave, "counts.parquet"), partial(lanes.count_hosts, run, wave))
+    _once(run.wave_path("hosts", wave, "total.json"), partial(lanes.sum_selection, run, wave))
     return lanes.used_host_buckets(run, wave)
 
 
@@ -183,6 +199,12 @@ FIRST = (
         unit="bytes",
     ),
     Stage(
+        "keys",
+        _groups_to_key,
+        lambda run, _, task: dedupe.key_files(run, task)[-1],
+        _plain(dedupe.gather_keys),
+    ),
+    Stage(
         "unique",
         _url_buckets,
         lambda run, _, task: run.path("unique", f"{task:04d}.losers"),
@@ -216,9 +238,15 @@ WAVE = (
         _again_file(".thresholds.npy"),
         _waved(waves.find_thresholds_again),
     ),
-    Stage("select", _groups_to_select, _file("selection", ".hosts.parquet"), _waved(waves.select)),
+    Stage("select", _groups_to_select, _file("selection", ".json"), _waved(waves.select)),
     Stage("robots", _host_buckets, _file("hosts", ".parquet"), fetching.ask_hosts, together=True),
-    Stage("lanes", _lanes_to_plan, _file("lanes", ".json"), fetching.plan_lane),
+    Stage(
+        "lanes",
+        _lanes_to_plan,
+        _file("lanes", ".json"),
+        fetching.plan_lane,
+        check=fetching.check_hosts,
+    ),
     Stage(
         "fetch",
         _lanes_to_fetch,
@@ -259,13 +287,19 @@ class Plan(beam.DoFn):
     def process(self, _: Any) -> Iterator[tuple[int, tuple[int, ...]]]:
         """Yields one element a task; the first is empty, so that the barrier always has one."""
         run, wave, stage = _find(self.out, self.key, self.reach)
+        yield -1, ()
+        # Tasks of the stage before may have been left out, by a worker whose clock is ahead, too.
+        if limits_of(self.out, self.reach).reached(at_once=True):
+            announce(run, self.key, self.reach.session, 0, 0)
+            return
+        if stage.check is not None:
+            stage.check(run, wave, self.reach)
         tasks = list(stage.tasks(run, wave))
         pending = _unfinished(run, wave, stage, tasks)
         announce(run, self.key, self.reach.session, len(tasks), len(pending))
         bundles = [(task,) for task in pending]
         if stage.together and self.reach.workers:
             bundles = [tuple(pending[i :: self.reach.workers]) for i in range(self.reach.workers)]
-        yield -1, ()
         yield from enumerate(bundle for bundle in bundles if bundle)
 
 
@@ -287,20 +321,48 @@ class Do(beam.DoFn):
     def process(self, element: tuple[int, Iterable[tuple[int, ...]]]) -> Iterator[tuple[int, int]]:
         """Yields (0, tasks done): all meet at the barrier."""
         run, wave, stage = _find(self.out, self.key, self.reach)
+        limits = limits_of(self.out, self.reach)
+        reach = replace(self.reach, seat=element[0])
         for tasks in element[1]:
-            if tasks:
+            if tasks and not limits.reached():
                 heartbeat = Heartbeat(run, self.key, self.reach.session, list(tasks))
 
-                def do(task: int, heartbeat: Heartbeat = heartbeat) -> None:
-                    stage.work(run, wave, task, partial(heartbeat.update, task), self.reach)
+                def do(task: int, progress: Progress) -> None:
+                    stage.work(run, wave, task, progress, reach)
 
-                if len(tasks) == 1:
-                    do(tasks[0])
-                else:
-                    with ThreadPoolExecutor(len(tasks)) as threads:
-                        list(threads.map(do, tasks))
-                heartbeat.finish()
+                do_together(tasks, heartbeat.update, do)
+                heartbeat.finish(whole=not limits.reached())
             yield 0, len(tasks)
+
+
+class Stopped(Exception):
+    """A task was ended because another that ran beside it failed."""
+
+
+def do_together(
+    tasks: Sequence[int],
+    update: Callable[[int, float, float, float], None],
+    do: Callable[[int, Progress], None],
+) -> None:
+    """Does tasks, each in a thread; the first error ends the others and is raised.
+
+    A task is ended where it next tells its progress, so what it has committed stands.
+    """
+    failed = Event()
+
+    def progress(task: int, done: float, total: float, fetched: float = 0.0) -> None:
+        if failed.is_set():
+            raise Stopped
+        update(task, done, total, fetched)
+
+    with ThreadPoolExecutor(len(tasks)) as threads:
+        futures = [threads.submit(do, task, partial(progress, task)) for task in tasks]
+        try:
+            for future in as_completed(futures):
+                future.result()
+        except BaseException:
+            failed.set()
+            raise
 
 
 def _find(out: str, key: str, reach: Reach) -> tuple[Run, int, Stage]:

@@ -17,11 +17,13 @@ import pyarrow.parquet as pq
 from pipeline import lanes, report
 from pipeline.coverage import write_coverage
 from pipeline.dedupe import load_cap, read_array
-from pipeline.progress import read_stage
+from pipeline.progress import START, SUMMARY, Clock, read_stage, read_times
 from pipeline.run import Run, read_many
 from pipeline.stages import in_order
 from pipeline.tally import REASONS, Tally
+from pipeline.waves import read_hosts
 from wit import shards, storage
+from wit.console import duration
 from wit.outcomes import OUTCOMES, SUCCESS
 from wit.pairs import HOSTS, SAMPLES
 
@@ -45,11 +47,13 @@ def summarise(run: Run) -> dict[str, Any]:
     Raises:
         AssertionError: if a candidate stands in no row of the funnel or in two.
     """
+    clock = Clock()
     coverage, fates = write_coverage(run)
     tally = sum_tallies(run)
     hosts = write_hosts(run)
     samples = read_samples(run)
-    outcomes = Counter(shards.build_manifest(run.path("shards"))["totals"]["outcomes"])
+    manifest = shards.build_manifest(run.path("shards"))
+    outcomes = Counter(manifest["totals"]["outcomes"])
     funnel = {**tally.counts, **{name: fates[name] for name in LATER}, **outcomes}
     passed = funnel.pop(PASSED, 0)
     links = sum(tally.counts.values())
@@ -61,10 +65,32 @@ def summarise(run: Run) -> dict[str, Any]:
         "per_query": load_cap(run.out),
         "funnel": {"links": links, **dict(sorted(funnel.items()))},
     }
-    shards.write_manifest(run.out, extra)
+    shards.write_manifest(run.out, extra, manifest)
+    session = last_session(run)
+    if session is not None:
+        clock.note(run, SUMMARY, session)
     data = report_data(run, funnel, links, coverage, hosts, samples)
     storage.write_bytes(run.path("report.html"), report.render(data).encode())
+    if session is not None:
+        clock.note(run, SUMMARY, session)
     return funnel
+
+
+def took(run: Run) -> list[str]:
+    """Returns the last rows of a session on the screen: this summary, and all rows together."""
+    keys = [key for key, _, _ in in_order(run.config.waves)]
+    session = last_session(run)
+    times = read_times(run, keys, session) if session else {}
+    rows = [("summary", times[SUMMARY][1])] if SUMMARY in times else []
+    rows += [("together", sum(wall for _, wall, _ in times.values()))] if times else []
+    return [f"{name:<20} {'':>12}  {duration(wall):>9}" for name, wall in rows]
+
+
+def last_session(run: Run) -> str | None:
+    """Returns the session that planned the last stage last; None where no heartbeat is left."""
+    key = [key for key, _, _ in in_order(run.config.waves)][-1]
+    state = read_stage(run, key, None)
+    return max(state.spans, key=lambda name: (state.spans[name], name)) if state else None
 
 
 def so_far(run: Run) -> list[str]:
@@ -83,13 +109,12 @@ def so_far(run: Run) -> list[str]:
         )
     if storage.exists(run.path("target.json")):
         lines.append(cap_line(run))
-    paths = [
-        run.wave_path("selection", 1, f"{g:04d}.hosts.parquet") for g in range(len(run.groups))
-    ]
+    paths = [run.wave_path("selection", 1, f"{g:04d}.json") for g in range(len(run.groups))]
     if all(map(storage.exists, paths)):
-        hosts = pa.concat_tables(read_many(paths, storage.read_table))
-        pairs, names = pc.sum(hosts["pairs"]).as_py() or 0, len(hosts["host"].unique())
-        lines.append(f"selected {pairs:,} pairs on {names:,} hosts")
+        made = list(read_many(paths))
+        buckets = sorted({bucket for found in made for bucket in found["host_buckets"]})
+        hosts = sum(len(read_hosts(run, 1, bucket)) for bucket in buckets)
+        lines.append(f"selected {sum(f['pairs'] for f in made):,} pairs on {hosts:,} hosts")
     return lines
 
 
@@ -137,7 +162,7 @@ def write_hosts(run: Run) -> pa.Table:
                 if bucket in used[wave]
             ]
             table = pa.concat_tables(read_many(paths, storage.read_table))
-            first = ["hostname", "lanes", "robots", "rules", "crawl_delay"]
+            first = [name for name in HOSTS.names if name not in ("host", "pairs")]
             grouped = table.group_by("host", use_threads=False)
             table = grouped.aggregate([(name, "first") for name in first])
             table = table.rename_columns(["host", *first]).sort_by("host")
@@ -233,7 +258,7 @@ def facts(run: Run, cap: int) -> list[tuple[str, str]]:
         ("Seed", str(config.seed)),
         ("Waves", f"{lanes.last_wave(run)} of {config.waves}"),
         ("Lanes", str(config.lanes)),
-        ("Agent", config.fetch["user_agent"]),
+        ("Agent", config.product_token or ""),
         ("Version", config.version),
     ]
 
@@ -267,7 +292,8 @@ def failures(funnel: dict[str, int], samples: pa.Table) -> list[report.Failure]:
     rows = []
     for outcome, count in Counter(funnel).most_common():
         if outcome in OUTCOMES and outcome != SUCCESS:
-            some = samples.filter(pc.equal(samples["outcome"], outcome)).slice(0, EXAMPLES)
+            some = samples.filter(pc.equal(samples["outcome"], outcome))
+            some = some.filter(some["url"].is_valid()).slice(0, EXAMPLES)
             pairs = zip(some["url"].to_pylist(), some["error_message"].to_pylist(), strict=True)
             examples = [(url, message or "") for url, message in pairs]
             rows.append(report.Failure(outcome, OUTCOMES[outcome][1], count, examples))
@@ -312,14 +338,15 @@ def galleries(run: Run, coverage: pa.Table, samples: pa.Table) -> list[report.Ga
 
 
 def stage_rows(run: Run) -> list[report.StageRow]:
-    """Returns what each stage took, over all sessions."""
-    rows = []
+    """Returns what each stage took, over all sessions, and the driver before and after them."""
+    names = {START: "start: query list, workers", SUMMARY: "summary and report"}
     for key, wave, stage in in_order(run.config.waves):
-        state = read_stage(run, key, None)
-        if state and state.tasks:
-            name = f"{stage.name} {wave}" if 1 <= wave <= run.config.waves else stage.name
-            rows.append(report.StageRow(name, state.tasks, state.wall, state.cpu))
-    return rows
+        names[key] = f"{stage.name} {wave}" if 1 <= wave <= run.config.waves else stage.name
+    times = read_times(run, [key for key in names if key not in (START, SUMMARY)])
+    return [
+        report.StageRow(names[key], 0 if key in (START, SUMMARY) else tasks, wall, cpu)
+        for key, (tasks, wall, cpu) in times.items()
+    ]
 
 
 def breakdown(title: str, column: pa.ChunkedArray) -> report.Breakdown:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +14,18 @@ import pyarrow.parquet as pq
 
 from pipeline import balance
 from pipeline.balance import ENTRY, QUERY_SLOTS, THRESHOLD, UNKNOWN
-from pipeline.dedupe import load_cap, load_counts, load_index, read_array, read_pairs, write_array
+from pipeline.dedupe import first_rows, load_cap, load_counts, read_array, read_pairs, write_array
 from pipeline.queries import load_query_hashes
-from pipeline.run import Run
+from pipeline.run import Run, read_many
 from wit import blocks, storage
 from wit.hashing import hash64, slots_of
-from wit.pairs import SELECTION
+from wit.pairs import HOSTS, SELECTION
 
 BUCKET_ENTRIES = 4_000_000  # sorted in memory at a time, about 0.4 GB
 PART_ENTRIES = 4_000_000  # written to one file at a time
+PART_ROWS = 1_000_000  # drawn rows held at a time, about 1 GB while they are sorted
+HOST_BUCKETS = 64
+HOST_PAIRS = pa.schema([HOSTS.field("host"), HOSTS.field("pairs")])
 RESULT = np.dtype([("source", "<i4"), ("row", "<u4"), ("status", "u1")])
 
 
@@ -29,22 +34,16 @@ RESULT = np.dtype([("source", "<i4"), ("row", "<u4"), ("status", "u1")])
 
 def statuses(run: Run, wave: int, group: int) -> dict[int, np.ndarray]:
     """Returns uint8 [rows] for each source of a group: what earlier waves found out."""
-    rows = load_index(run.out)[:, 0]
-    known = {source: np.zeros(rows[source], np.uint8) for source in run.groups[group]}
-    for earlier in range(1, wave):
-        for lane in range(run.config.lanes):
-            path = run.wave_path("fetched", earlier, f"{lane:04d}.results")
-            for source, found in split_by_source(blocks.read(path, group, group + 1)):
-                known[source][found["row"]] = found["status"]
-    return known
-
-
-def split_by_source(results: np.ndarray) -> list[tuple[int, np.ndarray]]:
-    """Returns (source, its records) of records sorted by source."""
-    sources, start = np.unique(results["source"], return_index=True)
-    return (
-        list(zip(sources.tolist(), np.split(results, start[1:]), strict=True)) if len(start) else []
+    sources, first = run.groups[group], first_rows(run, group)
+    known = np.zeros(first[-1], np.uint8)
+    paths = (
+        run.wave_path("fetched", earlier, f"{lane:04d}.results")
+        for earlier in range(1, wave)
+        for lane in range(run.config.lanes)
     )
+    for found in read_many(paths, partial(blocks.read, first=group, last=group + 1)):
+        known[first[found["source"] - sources.start] + found["row"]] = found["status"]
+    return dict(zip(sources, np.split(known, first[1:-1]), strict=True))
 
 
 def unsettled(run: Run, wave: int) -> np.ndarray:
@@ -87,7 +86,7 @@ def _collect(
         slot = query_slots(entries["query"], queries)
         order = balance.counting_order(slot, QUERY_SLOTS)
         path = run.wave_path("balance", wave, f"{prefix}{group:04d}.{parts:04d}.entries")
-        blocks.write(path, entries[order], slot[order], QUERY_SLOTS)
+        blocks.write(path, entries, slot, QUERY_SLOTS, order)
         parts += 1
 
     for source in run.groups[group]:
@@ -145,13 +144,17 @@ def find_thresholds(
     limits = bucket_limits(counts, cap)
     slots = int(limits[bucket]), int(limits[bucket + 1])
     first, last = query_range(slots, len(counts))
+    groups = [f"{prefix}{group:04d}" for group in range(len(run.groups))]
+    made = read_many(run.wave_path("balance", wave, f"{group}.json") for group in groups)
+    paths = [
+        run.wave_path("balance", wave, f"{group}.{part:04d}.entries")
+        for group, facts in zip(groups, made, strict=True)
+        for part in range(facts["parts"])
+    ]
     parts = [np.empty(0, ENTRY)]
-    for group in range(len(run.groups)):
-        made = storage.read_json(run.wave_path("balance", wave, f"{prefix}{group:04d}.json"))
-        for part in range(made["parts"]):
-            path = run.wave_path("balance", wave, f"{prefix}{group:04d}.{part:04d}.entries")
-            parts.append(blocks.read(path, *slots))
-        progress(group + 1, len(run.groups))
+    for part in read_many(paths, partial(blocks.read, first=slots[0], last=slots[1])):
+        parts.append(part)
+        progress(len(parts) - 1, len(paths))
     found = balance.thresholds(np.concatenate(parts), counts[first:last], cap, first)
     write_array(run.wave_path("balance", wave, f"{prefix}{bucket:04d}.thresholds.npy"), found)
 
@@ -175,7 +178,7 @@ def read_bucket_thresholds(run: Run, wave: int, prefix: str) -> np.ndarray:
         run.wave_path("balance", wave, f"{prefix}{bucket:04d}.thresholds.npy")
         for bucket in range(query_buckets(run))
     ]
-    return np.concatenate([read_array(path) for path in paths])
+    return np.concatenate(list(read_many(paths, read_array)))
 
 
 def join_thresholds(run: Run, wave: int) -> None:
@@ -207,36 +210,70 @@ def load_thresholds(out: str, wave: int) -> np.ndarray:
 
 
 def select(run: Run, wave: int, group: int, progress: Callable[[int, int], None]) -> None:
-    """Writes selection/W/G.parquet, a row group a lane slot, and G.hosts.parquet with their counts.
+    """Writes selection/W/G.parquet, by lane slot, G.hosts.parquet, by bucket of hosts, and G.json.
 
-    A pair's lane slot is its hostname's hash cut into L; the row groups' slots stand in the file's
-    metadata under `slots`.
+    A pair's lane slot is its hostname's hash cut into L. No more than PART_ROWS pairs are held, so
+    a slot has a row group for each part of a group that draws more. G.json, last, has the number
+    of pairs and the buckets of their hosts.
     """
     hashes = balance.order_hashes(load_query_hashes(run.out), run.config.sampling)
     threshold = load_thresholds(run.out, wave)
     known = statuses(run, wave, group)
-    tables = []
-    for source in run.groups[group]:
-        with storage.open_read(run.candidates(source, ".parquet")) as file:
-            parquet = pq.ParquetFile(file)
-            for i, (pairs, start) in enumerate(read_pairs(run, source, known[source])):
-                drawn = balance.draw(pairs, run.config.seed, hashes, threshold)
-                rows = np.flatnonzero(drawn.drawn & (pairs.status == UNKNOWN))
-                if len(rows):
-                    chosen = parquet.read_row_group(i).take(pa.array(rows))
-                    tables.append(selected(chosen, drawn, rows, source, start, wave))
-        progress(source - run.groups[group].start + 1, len(run.groups[group]))
-    table = pa.concat_tables(tables) if tables else SELECTION.empty_table()
-    slot = slots_of(hash64(hostnames(table["host"])), run.config.lanes)
-    order = balance.counting_order(slot, run.config.lanes)
-    write_by_slot(
-        run.wave_path("selection", wave, f"{group:04d}.parquet"),
-        table.take(pa.array(order)),
-        slot[order],
+    sources, total = run.groups[group], 0
+    held: list[pa.Table] = []
+    counted = [HOST_PAIRS.empty_table()]
+    path = run.wave_path("selection", wave, f"{group:04d}.parquet")
+    with open_by_slot(path, SELECTION, run.config.lanes) as write:
+
+        def flush() -> None:
+            nonlocal total
+            table = pa.concat_tables(held)
+            held.clear()
+            write(table, hash64(hostnames(table["host"])))
+            hosts = table.group_by("host").aggregate([([], "count_all")])
+            counted.append(hosts.rename_columns(HOST_PAIRS.names).cast(HOST_PAIRS))
+            total += len(table)
+
+        for source in sources:
+            with storage.open_read(run.candidates(source, ".parquet")) as file:
+                parquet = pq.ParquetFile(file)
+                for i, (pairs, start) in enumerate(read_pairs(run, source, known[source])):
+                    drawn = balance.draw(pairs, run.config.seed, hashes, threshold)
+                    rows = np.flatnonzero(drawn.drawn & (pairs.status == UNKNOWN))
+                    if len(rows):
+                        chosen = parquet.read_row_group(i).take(pa.array(rows))
+                        held.append(selected(chosen, drawn, rows, source, start, wave))
+                    if sum(map(len, held)) >= PART_ROWS:
+                        flush()
+            progress(source - sources.start + 1, len(sources))
+        if held:
+            flush()
+    buckets = write_hosts(run, wave, group, add_pairs(pa.concat_tables(counted)))
+    facts = {"pairs": total, "host_buckets": buckets}
+    storage.write_json(run.wave_path("selection", wave, f"{group:04d}.json"), facts)
+
+
+def write_hosts(run: Run, wave: int, group: int, hosts: pa.Table) -> list[int]:
+    """Writes selection/W/G.hosts.parquet, HOST_PAIRS by bucket; returns the buckets with a host."""
+    hashes = hash64(hostnames(hosts["host"]))
+    path = run.wave_path("selection", wave, f"{group:04d}.hosts.parquet")
+    with open_by_slot(path, HOST_PAIRS, HOST_BUCKETS) as write:
+        write(hosts.cast(HOST_PAIRS), hashes)
+    return np.unique(slots_of(hashes, HOST_BUCKETS)).tolist()
+
+
+def read_hosts(run: Run, wave: int, bucket: int) -> pa.Table:
+    """Returns HOST_PAIRS of a bucket of hosts, summed over all groups, sorted by host."""
+    paths = (
+        run.wave_path("selection", wave, f"{g:04d}.hosts.parquet") for g in range(len(run.groups))
     )
-    hosts = table.group_by("host").aggregate([([], "count_all")]).rename_columns(["host", "pairs"])
-    hosts = hosts.sort_by("host")
-    storage.write_table(run.wave_path("selection", wave, f"{group:04d}.hosts.parquet"), hosts)
+    return add_pairs(read_slots(paths, {bucket}))
+
+
+def add_pairs(hosts: pa.Table) -> pa.Table:
+    """Returns HOST_PAIRS with a row a host, sorted."""
+    hosts = hosts.group_by("host").aggregate([("pairs", "sum")])
+    return hosts.rename_columns(HOST_PAIRS.names).cast(HOST_PAIRS).sort_by("host")
 
 
 def selected(
@@ -264,29 +301,48 @@ def origins(urls: pa.ChunkedArray) -> pa.ChunkedArray:
 
 
 def hostnames(hosts: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Returns string [n]: the names in `scheme://name:port`."""
-    return pc.replace_substring_regex(hosts, r"^https?://(\[[^\]]*\]|[^:]*).*$", r"\1")
+    """Returns string [n]: the names in `scheme://name:port`, without `www.` as rates go by them."""
+    return pc.replace_substring_regex(hosts, r"^https?://(?:www\.)?(\[[^\]]*\]|[^:]*).*$", r"\1")
 
 
-def write_by_slot(path: str, table: pa.Table, slot: np.ndarray) -> None:
-    """Writes rows sorted by slot as Parquet with a row group a slot."""
-    present, start = np.unique(slot, return_index=True)
-    text = ",".join(map(str, present.tolist()))
-    schema = table.schema.with_metadata({"slots": text})
-    ends = [*start[1:].tolist(), len(table)][: len(start)]
+@contextlib.contextmanager
+def open_by_slot(
+    path: str, schema: pa.Schema, slots: int
+) -> Iterator[Callable[[pa.Table, np.ndarray], None]]:
+    """Opens a Parquet file whose row groups have the rows of one slot each.
+
+    What it gives is called with a table and its rows' hashes, uint64 [n], whose slots (`slots_of`)
+    are written as row groups; once for each part. Which slot a row group has stands in the file's
+    metadata under `slots`.
+    """
+    named: list[int] = []
     with (
         storage.open_write(path) as file,
-        pq.ParquetWriter(file, schema, compression="zstd") as out,
+        pq.ParquetWriter(file, schema, compression="zstd", write_statistics=False) as out,
     ):
-        for begin, end in zip(start.tolist(), ends, strict=True):
-            part = table.slice(begin, end - begin).replace_schema_metadata(schema.metadata)
-            out.write_table(part, row_group_size=max(len(part), 1))
+
+        def write(table: pa.Table, hashes: np.ndarray) -> None:
+            slot = slots_of(hashes, slots)
+            table = table.take(pa.array(balance.counting_order(slot, slots)))
+            start = 0
+            for number, rows in enumerate(np.bincount(slot, minlength=slots).tolist()):
+                if rows:
+                    out.write_table(table.slice(start, rows), row_group_size=rows)
+                    named.append(number)
+                    start += rows
+
+        yield write
+        out.add_key_value_metadata({"slots": ",".join(map(str, named))})
 
 
-def read_slots(path: str, slots: set[int]) -> list[pa.Table]:
-    """Reads the row groups of the given slots."""
+def read_slots(paths: Iterable[str], slots: set[int]) -> pa.Table:
+    """Returns the rows of the given slots out of files that `open_by_slot` wrote."""
+    return pa.concat_tables(read_many(paths, partial(_read_slots, slots=slots)))
+
+
+def _read_slots(path: str, slots: set[int]) -> pa.Table:
     with storage.open_read(path) as file:
         parquet = pq.ParquetFile(file)
-        named = (parquet.schema_arrow.metadata or {}).get(b"slots", b"").decode()
+        named = (parquet.metadata.metadata or {}).get(b"slots", b"").decode()
         groups = [i for i, slot in enumerate(filter(None, named.split(","))) if int(slot) in slots]
-        return [parquet.read_row_group(i) for i in groups]
+        return parquet.read_row_groups(groups)

@@ -17,3 +17,17 @@ def shared_data() -> Path:
     if not SHARED.is_dir():
         pytest.skip("no ../shared/data beside this checkout: real pages and pictures are needed")
     return SHARED
+
+
+@pytest.fixture
+def only_loopback(monkeypatch) -> None:
+    """No connection to another machine is made, whatever the code under test decides."""
+    from wit.web.client import Client
+
+    make = Client._socket
+
+    def guarded(self, info):
+        assert info[4][0].startswith("127."), f"a connection to {info[4]} was about to be made"
+        return make(self, info)
+
+    monkeypatch.setattr(Client, "_socket", guarded)

@@ -9,10 +9,11 @@ import sys
 import wit
 
 COMMANDS = {
+    "crawl": ("pipeline.crawl.command", "crawl pages of your own for a harvest"),
     "harvest": ("pipeline.harvest", "harvest pairs from crawl files or tables into shards"),
     "demo": ("pipeline.demo.run", "harvest a small web that comes with the program"),
     "queries": ("query_list.cli", "make query lists"),
-    "shards": ("wit.shards_cli", "check and describe a folder of shards"),
+    "shards": ("wit.shards_cli", "check and describe a folder of shards, take samples out"),
 }
 HELP = """usage: wit COMMAND [OPTION ...]
 

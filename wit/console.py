@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import sys
 import time
 from types import TracebackType
 from typing import NoReturn, TextIO
 
+SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*(?:([kmgtp])(i?))?b?", re.IGNORECASE)
 QUIET_SECONDS = 15.0  # between two lines of progress where the output is no terminal
 
 
@@ -30,6 +32,16 @@ def rate_of(per_second: float, unit: str) -> str:
     return f"{per_second:,.0f} {unit}/s"
 
 
+def parse_size(text: str) -> int:
+    """Returns the bytes, above 0, that an option's 500GB, 1.5 TiB or 20000000 means."""
+    found = SIZE.fullmatch(text.strip())
+    power = " kmgtp".index((found[2] or " ").lower()) if found else 0
+    size = int(float(found[1]) * (1024 if found[3] else 1000) ** power) if found else 0
+    if not size:
+        raise argparse.ArgumentTypeError(f"{text!r} is no size, as 500GB or 20000000 are")
+    return size
+
+
 class Arguments(argparse.ArgumentParser):
     """A command's arguments; what is wrong with them is said in one line, without the usage."""
 
@@ -45,6 +57,7 @@ class Screen:
         self.out = out or sys.stderr
         self.live = self.out.isatty()
         self.shown = ""
+        self.phase = ""
         self.due = time.monotonic() + QUIET_SECONDS
 
     def now(self, line: str) -> None:
@@ -57,6 +70,14 @@ class Screen:
             self.due = time.monotonic() + QUIET_SECONDS
             self.out.write(line + "\n")
         self.out.flush()
+
+    def begin(self, line: str) -> None:
+        """Shows what is being done now; where there is no terminal once, and at once."""
+        if self.live:
+            self.now(line)
+        elif line != self.phase:
+            self.done(line)
+        self.phase = line
 
     def done(self, line: str) -> None:
         """Shows a line that stays."""

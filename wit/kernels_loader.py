@@ -40,26 +40,39 @@ def load(module: str, *constants: str) -> dict[str, Callable[..., int]]:
     llvm.initialize_native_target()
     llvm.initialize_native_asmprinter()
     paths = [Path(importlib.util.find_spec(name).origin) for name in (module, *constants)]
-    path = paths[0]
-    name = f"{path.stem}.{_key(paths)}.kernels"
+    versions = [importlib.metadata.version(package) for package in ("numba", "llvmlite")]
+    depends = [*versions, llvm.get_default_triple(), *_processor()]
+    made = stored(
+        f"{paths[0].stem}.kernels",
+        [*paths, Path(__file__)],
+        depends,
+        lambda: _pack(_compile(importlib.import_module(module).KERNELS)),
+    )
+    return _map(_unpack(made))
+
+
+def stored(name: str, sources: list[Path], depends: list[str], make: Callable[[], bytes]) -> bytes:
+    """What `make` gives; made once a machine, then read from a file.
+
+    The file, in `__pycache__` beside the first source or else in the user's cache folder, is named
+    after the content of `sources` and all that the result further `depends` on, so it can never be
+    stale; one that a crash cut short is made again.
+    """
+    parts = [path.read_bytes() for path in sources] + [text.encode() for text in depends]
+    key = hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    stem, ending = os.path.splitext(name)
     home = Path(os.path.expanduser("~"))
-    folders = [path.parent / "__pycache__", home / ".cache" / "webimagetext"]
-    for folder in folders:
-        kernels = _read(folder / name)
-        if kernels is not None:
-            return _map(kernels)
-    kernels = _compile(importlib.import_module(module).KERNELS)
-    for folder in folders:
-        if _write(folder / name, kernels):
+    folders = [sources[0].parent / "__pycache__", home / ".cache" / "webimagetext"]
+    paths = [folder / f"{stem}.{key}{ending}" for folder in folders]
+    for path in paths:
+        data = _read(path)
+        if data is not None:
+            return data
+    data = make()
+    for path in paths:
+        if _write(path, data):
             break
-    return _map(kernels)
-
-
-def _key(paths: list[Path]) -> str:
-    parts = [path.read_bytes() for path in (*paths, Path(__file__))]
-    parts += [importlib.metadata.version(package).encode() for package in ("numba", "llvmlite")]
-    parts += [llvm.get_default_triple().encode(), *(text.encode() for text in _processor())]
-    return hashlib.sha256(b"\0".join(parts)).hexdigest()[:16]
+    return data
 
 
 def _processor() -> tuple[str, str]:
@@ -137,26 +150,32 @@ def _argument(value: np.ndarray | int) -> int:
     return value.ctypes.data
 
 
-def _read(path: Path) -> Kernels | None:
+def _unpack(data: bytes) -> Kernels:
+    start = 4 + int.from_bytes(data[:4], "little")
+    kernels = []
+    for name, symbol, arguments, length in json.loads(data[4:start]):
+        kernels.append((name, symbol, arguments, data[start : start + length]))
+        start += length
+    return kernels
+
+
+def _pack(kernels: Kernels) -> bytes:
+    header = json.dumps([(*kernel[:3], len(kernel[3])) for kernel in kernels]).encode()
+    return len(header).to_bytes(4, "little") + header + b"".join(code for *_, code in kernels)
+
+
+def _read(path: Path) -> bytes | None:
     try:
         data = path.read_bytes()
     except OSError:
         return None
     head = len(MAGIC) + 32
     if data[: len(MAGIC)] != MAGIC or hashlib.sha256(data[head:]).digest() != data[8:head]:
-        return None  # cut short by a crash: compile again
-    size = int.from_bytes(data[head : head + 4], "little")
-    start = head + 4 + size
-    kernels = []
-    for name, symbol, arguments, length in json.loads(data[head + 4 : start]):
-        kernels.append((name, symbol, arguments, data[start : start + length]))
-        start += length
-    return kernels
+        return None  # cut short by a crash
+    return data[head:]
 
 
-def _write(path: Path, kernels: Kernels) -> bool:
-    header = json.dumps([(*kernel[:3], len(kernel[3])) for kernel in kernels]).encode()
-    body = len(header).to_bytes(4, "little") + header + b"".join(code for *_, code in kernels)
+def _write(path: Path, body: bytes) -> bool:
     temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)

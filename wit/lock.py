@@ -15,7 +15,6 @@ import socket
 import sys
 import threading
 import time
-from types import TracebackType
 from typing import Any
 
 from wit import remote
@@ -82,12 +81,7 @@ class FolderLock:
             ) from error
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         if self._handle is not None:
             with contextlib.suppress(OSError):
                 os.ftruncate(self._handle, 0)

@@ -50,18 +50,21 @@ def read_stats(folder: str, name: str) -> dict[str, Any]:
     return storage.read_json(stats_path(folder, name))
 
 
-def write_manifest(folder: str, extra: Mapping[str, Any]) -> dict[str, Any]:
+def write_manifest(
+    folder: str, extra: Mapping[str, Any], built: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
     """Writes `manifest.json` of all committed shards and returns it; `extra` stands beside them.
 
     folder: of shards, or an output folder that has `shards/` (then the manifest stands in the
-    output folder). Shards must be finished (`shards.finish`).
+    output folder). Shards must be finished (`shards.finish`). built: what `build_manifest` gave,
+    where it was called already.
     """
     taken = OWN_FIELDS & set(extra)
     if taken:
         raise ValueError(f"{folder}: the manifest has a field {sorted(taken)[0]!r} of its own")
     inside = storage.join(folder, "shards")
     shards = folder if list_shards(folder) or not storage.exists(inside) else inside
-    manifest = build_manifest(shards) | dict(extra)
+    manifest = dict(built or build_manifest(shards)) | dict(extra)
     manifest["folder"] = "." if shards == folder else "shards"
     storage.write_json(storage.join(folder, MANIFEST), manifest)
     return manifest

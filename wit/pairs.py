@@ -62,12 +62,15 @@ LANE = pa.schema(
 HOSTS = pa.schema(
     [
         pa.field("host", pa.string(), nullable=False),  # scheme and authority
-        pa.field("hostname", pa.string(), nullable=False),  # what rates and lanes go by
+        pa.field("hostname", pa.string(), nullable=False),  # without www.: rates and lanes go by it
         pa.field("pairs", pa.int64(), nullable=False),  # planned, in this wave
         pa.field("lanes", pa.int32(), nullable=False),  # each has 1/lanes of the host's rate
-        pa.field("robots", pa.string()),  # allow_all, disallow_all, rules, unreachable
+        # allow_all, disallow_all, rules, unreachable, forbidden_address, blocklisted:
+        # see wit.web.robots
+        pa.field("robots", pa.string()),
         pa.field("rules", pa.string()),  # robots.txt where robots is `rules`
         pa.field("crawl_delay", pa.float64()),  # seconds, where robots.txt asks for one
+        pa.field("tdm", pa.string()),  # what tdmrep.json reserves: see wit.web.optouts
     ]
 )
 
@@ -111,5 +114,12 @@ SAMPLES = pa.schema(  # a shard's Parquet: img2dataset's columns, then ours
         pa.field("image_ext", pa.string()),  # of the member in the tar
         pa.field("image_offset", pa.int64()),  # bytes into the tar, of the picture itself
         pa.field("image_size", pa.int64()),  # bytes
+    ]
+)
+
+BLOCKLIST = pa.schema(  # what is not to be in a dataset, 16 bytes an entry: see wit.blocklist
+    [
+        pa.field("kind", pa.string(), nullable=False),  # url, host, page-host, sha256, pair
+        pa.field("value", pa.binary(16), nullable=False),  # a hash; sha256: its first half
     ]
 )

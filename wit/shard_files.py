@@ -10,9 +10,13 @@ killed between the two steps, so every state that a kill leaves leads to the sam
 import hashlib
 import logging
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import IO, Any, Literal
+
+import pyarrow as pa
+import pyarrow.compute as pc
 
 from wit import storage
 from wit.errors import StorageError
@@ -211,3 +215,58 @@ def read_image(folder: str, row: Mapping[str, Any]) -> bytes:
             f"parquet names; run: wit shards verify {folder}"
         )
     return data
+
+
+# --- what stands in `_stats.json` -------------------------------------------------------------
+
+
+class Hashed:
+    """A file being written whose size and sha256 are known at the end."""
+
+    closed = False
+
+    def __init__(self, file: IO[bytes]) -> None:
+        self.file = file
+        self.size = 0
+        self.sha256 = hashlib.sha256()
+
+    def write(self, data: bytes) -> int:
+        """Writes to the file."""
+        self.file.write(data)
+        self.sha256.update(data)
+        self.size += memoryview(data).nbytes
+        return len(data)
+
+    def tell(self) -> int:
+        """How many bytes were written."""
+        return self.size
+
+    def flush(self) -> None:
+        """Flushes the file."""
+        self.file.flush()
+
+    def entry(self, name: str, part: str) -> dict[str, Any]:
+        """What the stats of a shard say of its finished file."""
+        sha256 = self.sha256.hexdigest()
+        return {"name": f"{name}.{part}", "size": self.size, "sha256": sha256}
+
+    def close(self) -> None:
+        """The owner of the file closes it."""
+
+
+def counts_of(table: pa.Table) -> dict[str, Any]:
+    """img2dataset's counts of a shard, and ours."""
+    statuses = Counter(table["status"].to_pylist())
+    messages = pc.fill_null(table["error_message"], "success").to_pylist()
+    keys = table["key"]
+    return {
+        "count": table.num_rows,
+        "successes": statuses["success"],
+        "failed_to_download": statuses["failed_to_download"],
+        "failed_to_resize": statuses["failed_to_resize"],
+        "status_dict": dict(Counter(messages)),
+        "outcomes": dict(Counter(table["outcome"].to_pylist())),
+        "first_key": keys[0].as_py() if len(keys) else None,
+        "last_key": keys[-1].as_py() if len(keys) else None,
+        "bytes": pc.sum(table["image_size"]).as_py() or 0,
+    }

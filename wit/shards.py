@@ -15,12 +15,9 @@ import re
 import secrets
 import tarfile
 import time
-from collections import Counter
-from types import TracebackType
 from typing import IO, Any, BinaryIO, Protocol, cast
 
 import pyarrow as pa
-import pyarrow.compute as pc
 
 from wit import storage
 from wit.errors import StorageError
@@ -34,7 +31,9 @@ from wit.shard_files import (
     KEY_DIGITS,
     MOST_SAMPLES,
     PARTS,
+    Hashed,
     attempt_path,
+    counts_of,
     final_path,
     finish_name,
     shard_name,
@@ -126,12 +125,7 @@ class ShardWriter:
     def __enter__(self) -> "ShardWriter":
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.discard()
 
     def discard(self) -> None:
@@ -237,22 +231,18 @@ class ShardWriter:
         """Writes the attempt's tar and parquet; what `_stats.json` is to say."""
         table = self._table()
         with storage.open_write(paths["tar"]) as file:
-            tar = _Hashed(file)
+            tar = Hashed(file)
             offsets = self._write_tar(table, tar)
         place = table.schema.get_field_index("image_offset")
         table = table.set_column(place, SAMPLES.field(place), pa.array(offsets, pa.int64()))
         with storage.open_write(paths["parquet"]) as file:
-            parquet = _Hashed(file)
+            parquet = Hashed(file)
             storage.write_parquet(table, parquet)
         end = time.time()
         times = {"start_time": self.start, "end_time": end, "duration": end - self.start}
-        counts = _counts(table) | {"attempt": self.attempt}
+        counts = counts_of(table) | {"attempt": self.attempt}
         files = {
-            part: {
-                "name": f"{self.name}.{part}",
-                "size": written.size,
-                "sha256": written.sha256.hexdigest(),
-            }
+            part: written.entry(self.name, part)
             for part, written in (("tar", tar), ("parquet", parquet))
         }
         return times | stats | counts | files
@@ -281,7 +271,7 @@ class ShardWriter:
                 arrays.append(values.cast(field.type))
         return pa.Table.from_arrays(arrays, schema=SAMPLES)
 
-    def _write_tar(self, table: pa.Table, file: "_Hashed") -> list[int | None]:
+    def _write_tar(self, table: pa.Table, file: Hashed) -> list[int | None]:
         """Writes the successes in the order of their keys; each row's image offset, else None."""
         offsets: list[int | None] = []
         metadata = table.drop_columns(["image_offset", "image_size"])
@@ -305,32 +295,6 @@ class ShardWriter:
         return offsets
 
 
-class _Hashed:
-    """A file being written whose size and sha256 are known at the end."""
-
-    closed = False
-
-    def __init__(self, file: IO[bytes]) -> None:
-        self.file = file
-        self.size = 0
-        self.sha256 = hashlib.sha256()
-
-    def write(self, data: bytes) -> int:
-        self.file.write(data)
-        self.sha256.update(data)
-        self.size += memoryview(data).nbytes
-        return len(data)
-
-    def tell(self) -> int:
-        return self.size
-
-    def flush(self) -> None:
-        self.file.flush()
-
-    def close(self) -> None:
-        """The owner of the file closes it."""
-
-
 def _member(name: str, size: int) -> tarfile.TarInfo:
     info = tarfile.TarInfo(name)  # uid, gid and mtime 0, no names, mode 0644
     info.size = size
@@ -350,24 +314,6 @@ def _json_member(meta: dict[str, Any]) -> bytes:
         meta[name] = meta[name] or ""
     text = json.dumps(meta, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
     return text.encode("utf-8")
-
-
-def _counts(table: pa.Table) -> dict[str, Any]:
-    """img2dataset's counts of a shard, and ours."""
-    statuses = Counter(table["status"].to_pylist())
-    messages = pc.fill_null(table["error_message"], "success").to_pylist()
-    keys = table["key"]
-    return {
-        "count": table.num_rows,
-        "successes": statuses["success"],
-        "failed_to_download": statuses["failed_to_download"],
-        "failed_to_resize": statuses["failed_to_resize"],
-        "status_dict": dict(Counter(messages)),
-        "outcomes": dict(Counter(table["outcome"].to_pylist())),
-        "first_key": keys[0].as_py() if len(keys) else None,
-        "last_key": keys[-1].as_py() if len(keys) else None,
-        "bytes": pc.sum(table["image_size"]).as_py() or 0,
-    }
 
 
 def _check_outcome(where: str, outcome: str) -> None:

@@ -1,16 +1,19 @@
-"""`wit shards verify` and `wit shards stats`: check shards and count what is in them."""
+"""`wit shards verify`, `stats` and `takedown`: check shards, count, and take samples out."""
 
+import argparse
 import json
 import sys
 import time
 from collections.abc import Sequence
 from typing import Any
 
+from wit import storage
 from wit.console import Arguments
 from wit.manifest import stats
 from wit.verify import verify
 
-SHOWN = 15  # rows of a table of counts; --json has all
+ROWS_SHOWN = 20  # of a dry run
+SHOWN = 15  # rows of a table of counts, but of outcomes all; --json has everything
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -34,8 +37,11 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     show.add_argument("folder", metavar="DIR", help="an output folder, or a folder of shards")
     show.add_argument("--json", action="store_true", help="everything, as JSON")
+    _add_takedown(commands)
     options = parser.parse_args(argv)
     progress = _Progress()
+    if options.command == "takedown":
+        return _take_down(options, progress)
     if options.command == "verify":
         problems = verify(options.folder, full=not options.fast, progress=progress)
         progress.clear()
@@ -54,6 +60,69 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(json.dumps(counted, indent=1, ensure_ascii=False))
     else:
         _show(counted)
+    return 0
+
+
+def _add_takedown(commands: Any) -> None:
+    down = commands.add_parser(
+        "takedown",
+        help="take samples out for good, by URL, host, hash or pair",
+        description="Takes samples out of a harvest or of any folder of img2dataset's layout: "
+        "picture, caption and addresses go, the row stays, empty. Rewrites only the shards that "
+        "hold one. What was named is kept out from then on: a harvest that resumes in the folder "
+        "does not ask for it. Killed and repeated, it ends the same.",
+    )
+    add = down.add_argument
+    many: dict[str, Any] = {"action": "append", "default": []}
+    add("folder", metavar="DIR", help="an output folder, or a folder of shards")
+    add("--url", metavar="URL", help="of a picture, also where a redirect led", **many)
+    add("--host", metavar="NAME", help="of pictures; names below it are meant, too", **many)
+    add("--page-host", metavar="NAME", help="of the pages that pictures were found on", **many)
+    add("--sha256", metavar="HEX", help="of the picture as it is stored", **many)
+    add("--pair-id", metavar="HEX", help="of one picture with one caption", **many)
+    add(
+        "--list",
+        metavar="FILE",
+        help="a text file with an entry a line: `url https://...`, `host example.org`, `page-host "
+        "example.org`, `sha256 HEX` or `pair HEX`; local or remote",
+        **many,
+    )
+    add("--reason", metavar="TEXT", help="for the log, takedown.jsonl")
+    add("--dry-run", action="store_true", help="say what would go, and change nothing")
+
+
+def _take_down(options: argparse.Namespace, progress: "_Progress") -> int:
+    """Does `wit shards takedown`; 0."""
+    from wit.takedown import LOG, RUN, dry_run, make_request, place_of, shown_rows, takedown
+
+    values = {"url": options.url, "host": options.host, "page-host": options.page_host}
+    values |= {"sha256": options.sha256, "pair": options.pair_id}
+    request = make_request(values, options.list)
+    if options.dry_run:
+        found = dry_run(options.folder, request, progress=progress)
+        progress.clear()
+        line = found.counts() | {"shards": found.shards}
+        for row in shown_rows(found, ROWS_SHOWN):
+            picture = "picture" if row["picture"] else "no picture"
+            print(f"{row['key']}  {row['kind']:9}  {picture:10}  {row['url'] or ''}")
+        if line["samples"] > ROWS_SHOWN:
+            print(f"and {line['samples'] - ROWS_SHOWN:,} more")
+    else:
+        line = takedown(options.folder, request, reason=options.reason, progress=progress)
+        progress.clear()
+    verb = "would be taken" if options.dry_run else "taken"
+    number = f"{line['samples']:,} sample{'' if line['samples'] == 1 else 's'}"
+    shards = f"{len(line['shards']):,} shard{'' if len(line['shards']) == 1 else 's'}"
+    print(f"{number} ({line['pictures']:,} with a picture) {verb} out of {shards}")
+    place = place_of(options.folder)
+    if not options.dry_run:
+        print(f"kept out from now on; the log is {storage.join(place.records, LOG)}")
+        if storage.exists(storage.join(place.home, RUN)):
+            print(
+                "report.html is removed: the harvest's own command makes it and coverage.parquet "
+                "anew\nits folders candidates/, selection/ and lanes/ still have the text and the "
+                "addresses; delete them when the harvest need not be resumed"
+            )
     return 0
 
 
@@ -97,11 +166,12 @@ def _show(counted: dict[str, Any]) -> None:
         if not rows:
             continue
         print(title)
-        for name, number in rows[:SHOWN]:
+        shown = len(rows) if field == "outcomes" else SHOWN
+        for name, number in rows[:shown]:
             print(f"  {name:32}{number:>12,}")
-        if len(rows) > SHOWN:
-            rest = sum(number for _, number in rows[SHOWN:])
-            print(f"  {f'and {len(rows) - SHOWN} more':32}{rest:>12,}")
+        if len(rows) > shown:
+            rest = sum(number for _, number in rows[shown:])
+            print(f"  {f'and {len(rows) - shown} more':32}{rest:>12,}")
 
 
 def _bytes(number: int) -> str:

@@ -90,7 +90,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class StageRow:
-    """One stage: tasks, seconds on the clock, core-seconds."""
+    """One stage: tasks (0 where they say nothing), seconds on the clock, core-seconds."""
 
     name: str
     tasks: int

@@ -9,7 +9,7 @@ import zlib
 
 import xxhash
 
-from pipeline.sources.web import FIRST_PAUSE, open_web
+from pipeline.sources.web import FIRST_PAUSE, Tell, open_web
 from wit.errors import UserError
 
 PLACES = {"https": "https://data.commoncrawl.org/", "s3": "s3://commoncrawl/"}
@@ -21,7 +21,12 @@ LARGEST = 256 * 2**20  # bytes of a path list, packed and unpacked
 
 
 def list_crawl(
-    name: str, files: int | None, place: str, seed: int, pause: float = FIRST_PAUSE
+    name: str,
+    files: int | None,
+    place: str,
+    seed: int,
+    pause: float = FIRST_PAUSE,
+    tell: Tell = lambda line: None,
 ) -> list[str]:
     """Returns the addresses of a crawl's WAT or WARC files, sorted.
 
@@ -32,6 +37,7 @@ def list_crawl(
             over https in the first two cases.
         seed: of that choice.
         pause: seconds before the second attempt of a transfer.
+        tell: is told, in a line, what is fetched, and why there will be another attempt.
 
     Raises:
         UserError: for a name that is none, a crawl that does not exist, or no network.
@@ -47,7 +53,8 @@ def list_crawl(
     listed_at = PLACES["https"] if place in PLACES else root
     url = listed_at + LIST.format(crawl=found[1], kind=kind)
     advice = "check the crawl's name: they are listed at https://index.commoncrawl.org"
-    with open_web(url, pause, advice) as file:
+    tell(f"fetching the path list {url}")
+    with open_web(url, pause, advice, tell) as file:
         data = file.read(LARGEST + 1)
     paths = unpack(url, data)
     if files is not None:

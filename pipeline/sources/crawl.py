@@ -59,7 +59,7 @@ def _extract_page(record: Record, rows: Rows, tally: Tally) -> None:
             return
         fields, body = response
         content_type = fields.get("content-type", "")
-        if not _is_page(content_type, body):
+        if not is_page(content_type, body):
             return
         try:
             body, faults = http.decode_body(fields, body, http.LARGEST_PAGE)
@@ -68,13 +68,13 @@ def _extract_page(record: Record, rows: Rows, tally: Tally) -> None:
             return
         for fault in faults:
             tally.fault(record.offset, fault)
-    elif not _is_page(content_type, body):
+    elif not is_page(content_type, body):
         return
     page = encoding.to_utf8(body, content_type)
     html.extract(page, record.url, record.offset, rows, tally)
 
 
-def _is_page(content_type: str, body: bytes) -> bool:
+def is_page(content_type: str, body: bytes) -> bool:
     """Whether a body is HTML: by its type, or without one by how it starts."""
     kind = content_type.partition(";")[0].strip().lower()
     if kind:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import io
 import os
+from concurrent.futures import ThreadPoolExecutor
 from typing import NoReturn
 
 from pipeline.sources.commoncrawl import list_crawl, root_of
 from pipeline.sources.members import read_pieces
+from pipeline.sources.records import read_records
 from pipeline.sources.source import Kind, Source, TableFormat
 from pipeline.sources.tables import check_table
-from pipeline.sources.web import WEB, open_source
+from pipeline.sources.web import WEB, Tell, open_source
 from pipeline.tally import Tally
 from wit import remote, storage
 from wit.errors import UserError
@@ -24,11 +26,15 @@ TABLE_FORMATS: dict[str, TableFormat] = {
     ".jsonl": "jsonl",
     ".ndjson": "jsonl",
 }
+CRAWL = "crawl.json"
 LISTS = (".txt", ".paths", ".paths.gz")
 KNOWN = "WARC, WAT, ARC (plain, .gz, .zst), .parquet, .csv, .tsv and .jsonl are read"
 CHECKED = 100  # tables whose columns are looked at before anything starts
+LOOKED_INTO = 10_000  # local crawl files that are looked into, evenly spread: four seconds
+READERS = 16  # files looked into at a time
 GLOB = frozenset("*?[")
-LOOKED_AT = 64 * 1024  # bytes of a file whose name does not say what it is
+LOOKED_AT = 64 * 1024  # bytes of a file
+PAGES = frozenset(["response", "request", "revisit", "resource"])  # records that no WAT file has
 
 
 def expand(
@@ -39,8 +45,12 @@ def expand(
     files: int | None = None,
     common_crawl: str = "https",
     seed: int = 0,
+    tell: Tell = lambda line: None,
 ) -> list[Source]:
     """Returns the files that the inputs name, sorted by path, each once.
+
+    All local files must be there and hold something; of crawl files up to LOOKED_INTO are looked
+    into, of tables CHECKED. Others are met where they are read.
 
     Args:
         inputs: paths or URLs of files; globs; folders (all files of known kinds in them, but not
@@ -50,20 +60,69 @@ def expand(
         files: how many of a cc: crawl's files, chosen by a hash with the seed; None for all.
         common_crawl: `https` or `s3`, where cc: and Common Crawl's own lists are read from.
         seed: of that choice.
+        tell: is told, in a line, what is fetched, and why that is tried again.
 
     Raises:
-        UserError: for an input that is missing, empty or of an unknown kind, or names no file.
+        UserError: for an input that is missing, empty, of an unknown kind or not what its name
+            says, or names no file; the first of them, and how many more there are.
     """
     paths: set[str] = set()
     for name in inputs:
         if name.startswith("cc:"):
-            paths.update(list_crawl(name, files, common_crawl, seed))
+            paths.update(list_crawl(name, files, common_crawl, seed, tell=tell))
         else:
             paths.update(_paths(name, root_of(common_crawl)))
-    sources = [_source(path, url_column, text_column, len(paths)) for path in sorted(paths)]
-    for source in [s for s in sources if s.kind == "table"][:CHECKED]:
+    kinds = [_kind_by_name(path) for path in sorted(paths)]
+    crawls = [i for i, kind in enumerate(kinds) if kind is None or kind[0] != "table"]
+    tables = [i for i, kind in enumerate(kinds) if kind is not None and kind[0] == "table"]
+    looked_into = set(crawls[:: -(-len(crawls) // LOOKED_INTO) or 1] + tables[:CHECKED])
+
+    def look(number: int, path: str) -> Source | UserError:
+        try:
+            source = _source(path, url_column, text_column, len(paths))
+            if number in looked_into:
+                _look_into(source)
+        except UserError as error:
+            return error
+        return source
+
+    with ThreadPoolExecutor(READERS) as pool:
+        found = list(pool.map(look, range(len(paths)), sorted(paths)))
+    bad = [error for error in found if isinstance(error, UserError)]
+    if len(bad) > 1:
+        files = "file" if len(bad) == 2 else "files"
+        raise UserError(f"{bad[0]} (and {len(bad) - 1:,} more bad {files} of {len(paths):,})")
+    if bad:
+        raise bad[0]
+    return [source for source in found if isinstance(source, Source)]
+
+
+def _look_into(source: Source) -> None:
+    """Raises the UserError that reading would raise, if the file's start tells."""
+    if source.kind == "table":
         check_table(source)
-    return sources
+    elif storage.is_local(source.path):
+        _check_crawl(source)
+
+
+def _check_crawl(source: Source) -> None:
+    with open_source(source.path) as file:
+        start = file.read(LOOKED_AT)
+        try:
+            kind = ""
+            for record in read_records(io.BytesIO(start), source.path, Tally()):
+                kind = record.kind
+                if source.kind != "wat" or kind in PAGES or kind == "metadata":
+                    break
+        except UserError:  # also where the first record begins later
+            file.seek(0)
+            next(read_records(file, source.path, Tally()), None)
+            return
+    if source.kind == "wat" and kind in PAGES:
+        raise UserError(
+            f"{source.path}: named as a WAT file, but it holds pages ({kind} records); rename it "
+            "to end with .warc or .warc.gz"
+        )
 
 
 def _paths(name: str, crawl_root: str) -> list[str]:
@@ -79,6 +138,8 @@ def _paths(name: str, crawl_root: str) -> list[str]:
             raise UserError(f"{name}: no file matches; check the pattern (quote it for the shell)")
         return found
     if os.path.isdir(path) if is_there else _is_remote_folder(path):
+        if storage.exists(storage.join(path, CRAWL)):
+            path = storage.join(path, "warc")  # what else `wit crawl` leaves there is no input
         found = [p for p in _all_in(path) if _kind_by_name(p)]
         if not found:
             raise UserError(f"{name}: no file of a known kind in this folder; {KNOWN}")

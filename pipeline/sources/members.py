@@ -42,6 +42,8 @@ class Piece(NamedTuple):
         first: whether they are the first of their member.
         plain: whether the file is not packed.
         cut: whether the file ends within the member.
+        rest: of a damaged member, what was unpacked before the damage and is not handed on yet: for
+            those to whom the member is no unit.
     """
 
     offset: int
@@ -49,6 +51,7 @@ class Piece(NamedTuple):
     first: bool = False
     plain: bool = False
     cut: bool = False
+    rest: bytes = b""
 
 
 class Stored:
@@ -248,7 +251,7 @@ def _read_members(
         if fault == "cut_compression":
             yield Piece(start, b"".join(held), first, cut=True)
             return
-        yield Piece(start, None)
+        yield Piece(start, None, rest=b"".join(held))
         broke = stored.offset
         rescanned += broke - start
         stored.go_to(start + 1 if rescanned < RESCAN else max(broke, start + 1))

@@ -36,7 +36,13 @@ LINE = re.compile(rb"[^\r\n]*(?:\r\n|\r|\n)|[^\r\n]+")
 class _Text(io.RawIOBase):
     """What a file holds, unpacked, as good UTF-8. Damage ends it, after `cut_end`.
 
+    Of a cut file that is all that can be unpacked of it. In gzip, damage may be noticed late, even
+    only at the end of the member: rows that were unpacked up to there may be wrong.
+
     Arrow tells of a bad row only if it is good UTF-8, so U+FFFD is put in before it parses.
+
+    Attributes:
+        broken: whether damage ended it, once its end was seen.
     """
 
     def __init__(self, pieces: Iterator[Piece], cut_end: bytes) -> None:
@@ -44,16 +50,17 @@ class _Text(io.RawIOBase):
         self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._held = b""
         self._ended = False
+        self.broken = False
 
     def peek(self, size: int) -> bytes:
         """The next bytes, fewer at the end."""
         while len(self._held) < size and not self._ended:
             piece = next(self._pieces, None)
-            broken = piece is not None and (piece.cut or piece.data is None)
-            self._ended = piece is None or broken
-            data = (piece.data if piece else None) or b""
+            self.broken = piece is not None and (piece.cut or piece.data is None)
+            self._ended = piece is None or self.broken
+            data = (piece.data or piece.rest) if piece else b""
             self._held += self._decoder.decode(data, final=self._ended).encode()
-            if broken:
+            if self.broken:
                 self._held += self._cut_end
         return self._held[:size]
 
@@ -180,6 +187,8 @@ def _start(source: Source, text: _Text, delimiter: str) -> tuple[int, tuple[int,
             fields = next(rows)
         except (csv.Error, StopIteration):
             raise UserError(f"{source.path}: no row in its first {SAMPLE:,} bytes") from None
+    if text.broken and rows.line_num == len(lines):
+        raise UserError(f"{source.path}: damaged or cut off in its first row; get it again")
     columns = choose_numbers(source, fields)
     if columns is None:
         columns = choose_columns(source, [field.strip() for field in fields])

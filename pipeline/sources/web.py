@@ -7,6 +7,7 @@ the server says that it is another by now, the read is an error and not a mixtur
 from __future__ import annotations
 
 import io
+import re
 import time
 from collections.abc import Callable
 from typing import Any, BinaryIO
@@ -18,6 +19,8 @@ from wit import __version__, storage
 from wit.errors import UserError
 
 WEB = ("http://", "https://")
+Tell = Callable[[str], None]
+CAUSE = re.compile(r"Caused by (\w+)\(.*?: (.*?)[\"')]*$")  # in urllib3's errors
 
 ATTEMPTS = 6  # without a byte between them
 FIRST_PAUSE, LONGEST_PAUSE = 1.0, 120.0  # seconds; doubled from attempt to attempt
@@ -33,8 +36,9 @@ class WebFile(io.RawIOBase):
     while it was read, and after ATTEMPTS that failed.
     """
 
-    def __init__(self, url: str, pause: float, advice: str) -> None:
+    def __init__(self, url: str, pause: float, advice: str, tell: Tell = lambda line: None) -> None:
         self.url = url
+        self._tell = tell
         self._pause = pause
         self._advice = advice
         self._at = 0
@@ -102,7 +106,12 @@ class WebFile(io.RawIOBase):
             if attempt:
                 wished = float(getattr(said, "retry_after", 0) or 0)
                 pause = max(wished, self._pause * 2 ** (attempt - 1))
-                time.sleep(min(pause, LONGEST_PAUSE))
+                pause = min(pause, LONGEST_PAUSE)
+                self._tell(
+                    f"{self.url}: {_in_short(said)}; attempt {attempt + 1} of {ATTEMPTS} in "
+                    f"{pause:.0f} s"
+                )
+                time.sleep(pause)
             try:
                 return step()
             except (requests.RequestException, urllib3.exceptions.HTTPError, OSError) as error:
@@ -166,11 +175,17 @@ class _Refused(ConnectionError):
 
 def _in_short(error: Exception | None) -> str:
     text = " ".join(str(error).split())
+    cause = CAUSE.search(text)
+    if cause:
+        return f"{cause[1]}: {cause[2][:160]}"
     return f"{type(error).__name__}: {text[:160]}" if text else type(error).__name__
 
 
 def open_web(
-    url: str, pause: float = FIRST_PAUSE, advice: str = "check the address"
+    url: str,
+    pause: float = FIRST_PAUSE,
+    advice: str = "check the address",
+    tell: Tell = lambda line: None,
 ) -> io.BufferedReader:
     """The file at an http(s) address, opened to read bytes, seekable; the caller closes it.
 
@@ -178,8 +193,9 @@ def open_web(
         url: the address.
         pause: seconds before the second attempt; doubled from attempt to attempt.
         advice: what to do about a status that will stay.
+        tell: is told, in a line, why there will be another attempt.
     """
-    return io.BufferedReader(WebFile(url, pause, advice), 2**20)
+    return io.BufferedReader(WebFile(url, pause, advice, tell), 2**20)
 
 
 def open_source(path: str) -> BinaryIO:

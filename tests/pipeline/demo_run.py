@@ -15,6 +15,16 @@ CAP = 12
 WORDS = 20_000
 
 
+def all_pairs() -> list[tuple[str, str, str]]:
+    """(URL, text, attribute) of every picture on the demo's pages."""
+    return [pair for page in site.pages() for pair in page.pairs]
+
+
+def all_urls() -> list[str]:
+    """The pictures' URLs, each once."""
+    return sorted({url for url, _, _ in all_pairs()})
+
+
 @pytest.fixture(scope="session")
 def demo_port() -> Iterator[int]:
     """The demo's web on a port of 127.0.0.1."""
@@ -47,7 +57,7 @@ def arguments(inputs: list[str], queries: str, port: int, out: Path, *more: str)
         *(sys.executable, "-m", "wit.cli", "harvest", *inputs, "--queries", queries),
         *("--out", str(out), "--per-query", str(CAP), "--shard-size", "60", "--lanes", "4"),
         *("--contact", "test@example.org", "--host-rate", "0", "--host-concurrency", "8"),
-        *("--timeout", "6", "--retries", "0", "--waves", "3", "--max-bytes", "5000000"),
+        *("--timeout", "6", "--retries", "0", "--waves", "3", "--max-picture-bytes", "5000000"),
         f"--allow-address=127.0.0.1:{port}",
         *hosts,
         *more,

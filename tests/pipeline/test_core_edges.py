@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import itertools
 import random
+import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from threading import Barrier
@@ -31,7 +32,7 @@ from pipeline.progress import Heartbeat, announce, read_stage
 from pipeline.run import Config, Run, open_run, read_many
 from pipeline.summary import LATER, summarise
 from pipeline.tally import REASONS
-from wit import blocks, storage
+from wit import storage
 from wit.errors import UserError
 from wit.outcomes import OUTCOMES
 from wit.pairs import LINKS
@@ -60,23 +61,35 @@ class Picture:
     exif: str | None = None
     sha256: str | None = None
     final_url: str | None = None
+    bytes_read: int = 1000
+    elapsed_ms: int = 1
 
 
 class Web:
     """A fetcher: two of three pictures are there, as the URL says, in any order."""
 
-    def run(self, urls, hosts):
+    asked: list[int] = []  # URLs of each shard
+    gone = False
+
+    def run(self, urls, hosts, look):
+        self.asked.append(len(urls))
         for index in random.Random(len(urls)).sample(range(len(urls)), len(urls)):
-            there = hashlib.sha256(urls[index].encode()).digest()[0] % 3 > 0
+            there = hashlib.sha256(urls[index].encode()).digest()[0] % 3 > 0 and not self.gone
             image = urls[index].encode() if there else None
             yield Picture(index, "success" if there else "not_found", image)
 
 
-def robots(_, hosts: list[str]) -> pa.Table:
+def robots(_, hosts: list[str], **part: int) -> pa.Table:
     kinds = ["disallow_all" if "closed" in host else "allow_all" for host in hosts]
     nothing = pa.nulls(len(hosts), pa.string())
     return pa.table(
-        {"host": hosts, "robots": kinds, "rules": nothing, "crawl_delay": nothing.cast("double")}
+        {
+            "host": hosts,
+            "robots": kinds,
+            "rules": nothing,
+            "crawl_delay": nothing.cast("double"),
+            "tdm": nothing,
+        }
     )
 
 
@@ -84,7 +97,9 @@ def robots(_, hosts: list[str]) -> pa.Table:
 def harvest(tmp_path, monkeypatch):
     """Runs all stages over lists of (url, text), a list a source; the run and its funnel."""
 
-    def go(rows: list[list[tuple[str, str]]], words: str = "red dress", **changes):
+    def go(
+        rows: list[list[tuple[str, str]]], words: str = "red dress", out: str = "out", **changes
+    ):
         def read(source, tally, progress):
             for start in range(0, len(rows[source.number]), 7):
                 part = rows[source.number][start : start + 7]
@@ -96,7 +111,7 @@ def harvest(tmp_path, monkeypatch):
                 yield pa.RecordBatch.from_arrays(arrays, schema=LINKS)
 
         def from_json(saved):
-            return SimpleNamespace(path="rows", size=None, **saved)
+            return SimpleNamespace(size=None, **saved)
 
         source = SimpleNamespace(from_json=from_json)
         fake = SimpleNamespace(Source=source, read=read)
@@ -105,24 +120,37 @@ def harvest(tmp_path, monkeypatch):
         monkeypatch.setattr(fetching, "shared_fetcher", lambda out, reach: Web())
         path = tmp_path / "queries.txt"
         path.write_text("\n".join(words.split()))
-        table, _ = queries.read_list(str(path), changes.get("match", "default"))
+        table = queries.read_list(str(path), changes.get("match", "default")).table
         config = Config(
-            sources=[{"number": number} for number in range(len(rows))],
+            sources=[{"path": f"rows-{n}", "number": n} for n in range(len(rows))],
             queries=queries.fingerprint(table),
             **({"fetch": AGENT, "lanes": 3, "shard_size": 4} | changes),
         )
-        run = open_run(str(tmp_path / "out"), config)
+        run = open_run(str(tmp_path / out), config)
         queries.install(run, table)
-        for _, wave, stage in stages.in_order(config.waves):
-            for task in stage.tasks(run, wave):
-                stage.work(run, wave, task, lambda *_: None, stages.Reach("s"))
-        return run, summarise(run)
+        return run, go_on(run)
 
     return go
 
 
+def go_on(run: Run) -> dict[str, int]:
+    """Does what is not finished of a harvest; the funnel."""
+    for _, wave, stage in stages.in_order(run.config.waves):
+        for task in stages._unfinished(run, wave, stage, list(stage.tasks(run, wave))):
+            stage.work(run, wave, task, lambda *_: None, stages.Reach("s"))
+    return summarise(run)
+
+
 def make_rows(hosts: list[str], count: int, text: str = "red dress") -> list[tuple[str, str]]:
     return [(f"http://{hosts[i % len(hosts)]}/{i}.jpg", text) for i in range(count)]
+
+
+def digests(run: Run) -> dict[str, str]:
+    """What must not depend on how the work is cut."""
+    names = [f"shards/{name}" for name in storage.list_names(run.path("shards"))]
+    names = [name for name in names if name.endswith((".tar", ".parquet"))]
+    names += ["manifest.json", "coverage.parquet", "hosts.parquet"]
+    return {n: hashlib.sha256(storage.read_bytes(run.path(n))).hexdigest() for n in names}
 
 
 def shard_rows(run: Run) -> list[dict]:
@@ -170,6 +198,126 @@ def test_deferred_refused_and_failed_pairs_stand_in_one_row_each(harvest, change
 def test_a_reason_stands_for_one_thing_in_the_funnel():
     names = [*REASONS, *LATER, *OUTCOMES]
     assert len(set(names)) == len(names)
+
+
+# --- how the work is cut ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def mixed_rows() -> list[list[tuple[str, str]]]:
+    """Eight sources with duplicates within and across them, one of them empty."""
+    rng = random.Random(3)
+    texts = ["red dress", "a dress", "red", "Dress, red"]
+
+    def row() -> tuple[str, str]:
+        number = rng.randrange(80)
+        return f"http://h{number % 9}.example/{number}.jpg", rng.choice(texts)
+
+    return [[row() for _ in range(count)] for count in (40, 1, 0, 33, 25, 14, 60, 7)]
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"run.GROUPS": 3},
+        {"run.GROUPS": 1, "dedupe.KEY_ROWS": 16},
+        {"dedupe.KEY_ROWS": 1, "dedupe.BUCKET_ROWS": 20},
+        {"waves.PART_ROWS": 1, "run.GROUPS": 2},
+        {"candidates.ROW_GROUP": 8, "waves.PART_ENTRIES": 10, "waves.BUCKET_ENTRIES": 10},
+    ],
+)
+def test_the_result_does_not_depend_on_how_the_work_is_cut(
+    harvest, mixed_rows, monkeypatch, limits
+):
+    options = {"per_query": 12, "texts_per_image": 2}
+    run, funnel = harvest(mixed_rows, **options)
+    for name, value in limits.items():
+        monkeypatch.setattr(f"pipeline.{name}", value)
+    cut, cut_funnel = harvest(mixed_rows, out="cut", **options)
+    assert funnel["duplicate_pair"] > 10
+    assert cut_funnel == funnel
+    assert digests(cut) == digests(run)
+
+
+def test_a_bucket_reads_a_file_a_group_however_many_sources_there_are(
+    harvest, mixed_rows, monkeypatch
+):
+    monkeypatch.setattr("pipeline.run.GROUPS", 2)
+    run, _ = harvest(mixed_rows)
+    keys = [name for name in storage.list_names(run.path("unique")) if name.endswith(".keys")]
+    assert keys == ["0000.00.keys", "0001.00.keys"]
+
+
+def test_more_rows_than_a_group_can_number_are_refused(harvest, mixed_rows, monkeypatch):
+    monkeypatch.setattr(dedupe, "MOST_ROWS", 50)
+    with pytest.raises(UserError, match=r"rows-6 .* 60 pairs, more than 50; cut them into more"):
+        harvest(mixed_rows)
+
+
+def test_a_lost_or_cut_shard_is_made_again_and_no_other(harvest, mixed_rows, caplog):
+    run, funnel = harvest(mixed_rows, per_query=12, lanes=2)
+    before = digests(run)
+    stored = sorted(name for name in before if name.endswith(".tar"))
+    assert len(stored) > 5
+    cut, gone, unknown = stored[0], stored[2].replace(".tar", ".parquet"), stored[4]
+    storage.write_bytes(run.path(cut), storage.read_bytes(run.path(cut))[:-512])
+    storage.remove(run.path(gone))
+    storage.remove(run.path(unknown.replace(".tar", "_stats.json")))
+    Web.asked.clear()
+    fetching.remake_lost(run)
+    told = [record.getMessage() for record in caplog.records]
+    assert len(told) == 3
+    assert all(any(name in line for line in told) for name in (cut, gone))
+    assert go_on(run) == funnel
+    assert digests(run) == before
+    assert len(Web.asked) == 3
+
+
+def test_a_shard_that_is_made_again_is_counted_as_it_is_now(harvest, mixed_rows, monkeypatch):
+    run, funnel = harvest(mixed_rows, lanes=2)
+    storage.remove(run.path("shards", "00000.tar"))
+    monkeypatch.setattr(Web, "gone", True)
+    fetching.remake_lost(run)
+    now = go_on(run)
+    assert sum(now.values()) == sum(funnel.values())
+    assert now["success"] < funnel["success"]
+
+
+def test_whole_shards_are_left_alone_on_resume(harvest, mixed_rows, caplog):
+    run, _ = harvest(mixed_rows)
+    names = sorted(storage.list_names(run.path("fetched", "01")))
+    Web.asked.clear()
+    fetching.remake_lost(run)
+    assert sorted(storage.list_names(run.path("fetched", "01"))) == names
+    assert not caplog.records
+    go_on(run)
+    assert Web.asked == []
+
+
+def test_the_end_reads_each_shards_stats_once(harvest, mixed_rows, monkeypatch):
+    run, _ = harvest(mixed_rows)
+    read, names = storage.read_json, []
+    monkeypatch.setattr(storage, "read_json", lambda path: names.append(path) or read(path))
+    summarise(run)
+    stats = [path for path in names if path.endswith("_stats.json")]
+    assert len(stats) == len(set(stats)) > 5
+
+
+def test_a_failed_lane_ends_those_beside_it_at_their_next_picture():
+    started, pictures = Barrier(3), []
+
+    def fetch(lane: int, progress) -> None:
+        started.wait()
+        if lane == 1:
+            raise UserError("out/shards: cannot write")
+        for done in range(1000):
+            progress(done, 1000)
+            pictures.append(done)
+            time.sleep(0.01)
+
+    with pytest.raises(UserError, match="cannot write"):
+        stages.do_together((0, 1, 2), lambda *_: None, fetch)
+    assert len(pictures) < 200
 
 
 # --- exactness --------------------------------------------------------------------------------
@@ -234,20 +382,11 @@ def test_many_files_are_read_in_their_order_here_and_afar(tmp_path):
     assert list(read_many([])) == []
 
 
-def test_each_slot_of_a_range_is_read_by_itself(tmp_path):
-    path = str(tmp_path / "x.blocks")
-    slot = np.array([0, 0, 2, 5, 5, 5])
-    blocks.write(path, np.array([(i,) for i in range(6)], [("row", "<u4")]), slot, 7)
-    each = blocks.read_each(path, 1, 7)
-    assert [part["row"].tolist() for part in each] == [[], [2], [], [], [3, 4, 5], []]
-    assert blocks.read_each(path, 3, 3) == []
-
-
 def test_a_folder_may_end_with_a_slash():
     run = Run("memory://slash/out/", Config(sources=[{}], queries={}))
-    dedupe.write_array(run.path("candidates", "index.npy"), np.array([[3, 1]]))
+    dedupe.write_array(run.path("candidates", "index.npy"), np.array([3, 1]))
     storage.write_json(run.path("target.json"), {"per_query": 7})
-    assert dedupe.load_index(run.out).tolist() == [[3, 1]]
+    assert dedupe.load_index(run.out).tolist() == [3, 1]
     assert dedupe.load_cap(run.out) == 7
 
 
@@ -299,7 +438,7 @@ def test_a_number_that_is_none_is_named(wrong, capsys):
 def test_a_list_with_nulls_loses_them_alone(tmp_path, match):
     path = str(tmp_path / "q.parquet")
     pq.write_table(pa.table({"query": ["dress", None, "hat", "dress", None]}), path)
-    table, left_out = queries.read_list(path, match)
+    table, left_out, _ = queries.read_list(path, match)
     assert table["query"].to_pylist() == ["dress", "hat"]
     assert left_out == {"unmatchable": 2, "repeated": 1}
 
@@ -307,7 +446,7 @@ def test_a_list_with_nulls_loses_them_alone(tmp_path, match):
 def test_what_is_left_out_of_a_list_is_left_out_for_one_reason(tmp_path):
     path = tmp_path / "q.txt"
     path.write_text("dress\n?\n!\nDress\n")
-    table, left_out = queries.read_list(str(path), "default")
+    table, left_out, _ = queries.read_list(str(path), "default")
     assert len(table) + sum(left_out.values()) == 4
 
 

@@ -131,6 +131,22 @@ def test_the_same_command_again_changes_nothing(whole, command):
     assert {p: p.stat().st_mtime_ns for p in whole.glob("shards/*")} == times
 
 
+def test_a_lost_or_cut_shard_is_made_again_on_resume_and_said(whole, command, tmp_path):
+    out = tmp_path / "out"
+    shutil.copytree(whole, out)
+    cut, lost = sorted(out.glob("shards/*.tar"))[0], sorted(out.glob("shards/*.parquet"))[2]
+    cut.write_bytes(cut.read_bytes()[:-1024])
+    lost.unlink()
+    kept = {p: p.stat().st_mtime_ns for p in out.glob("shards/*.tar")}
+    again = run(command(out))
+    assert again.returncode == 0, again.stderr
+    for path in (cut, lost):
+        assert [line for line in again.stderr.splitlines() if line.startswith(f"{path}: ")]
+    assert digests(out) == digests(whole)
+    changed = {p.name for p, time in kept.items() if p.stat().st_mtime_ns != time}
+    assert changed == {cut.name, lost.with_suffix(".tar").name}
+
+
 def test_one_worker_or_two_and_any_order_of_inputs_write_the_same_bytes(
     whole, command, tmp_path, demo_inputs, demo_queries, demo_port
 ):
@@ -196,7 +212,7 @@ def test_a_second_driver_on_the_same_folder_is_refused(command, tmp_path):
         second = run(command(out))
         assert second.returncode == 2
         assert str(first.pid) in second.stderr
-        assert len(second.stderr.strip().splitlines()) == 1
+        one_line(second)
     finally:
         first.kill()
         first.wait()
@@ -234,13 +250,17 @@ def _alive(pid: int) -> bool:
     return state != "Z"
 
 
+PHASES = {"starting", "reading the query list", "looking into the inputs"}
+
+
 def one_line(done: subprocess.CompletedProcess, *words: str) -> None:
-    """A user's error: exit code 2, one line that holds the words."""
+    """A user's error before any work: exit code 2, one line after those that say what was done."""
     assert done.returncode == 2, done.stderr
     lines = done.stderr.strip().splitlines()
-    assert len(lines) == 1, done.stderr
+    before = {line for line in lines[:-1] if "; left out: " not in line}
+    assert before <= PHASES, done.stderr
     for word in words:
-        assert word in lines[0]
+        assert word in lines[-1]
 
 
 def test_another_version_of_the_query_list_is_refused_on_resume(whole, command, tmp_path):
@@ -267,28 +287,44 @@ def test_other_options_are_refused_on_resume(whole, command):
         ("pairs.parquet", b"no parquet", ("pairs.parquet",)),
     ],
 )
-def test_a_bad_input_is_one_line_that_names_it(tmp_path, name, content, words):
+def test_a_bad_input_is_one_line_that_names_it_and_no_folder_is_made(
+    tmp_path, name, content, words
+):
     path = tmp_path / name
     if content is not None:
         path.write_bytes(content)
-    one_line_of_many(
-        run(
-            [
-                sys.executable,
-                "-m",
-                "wit.cli",
-                "harvest",
-                str(path),
-                "--queries",
-                _list(tmp_path),
-                "--out",
-                str(tmp_path / "out"),
-                "--contact",
-                "a@b.c",
-            ]
-        ),
-        *words,
-    )
+    one_line(run([*harvest_of(path, tmp_path), "--until", "extract"]), *words)
+    assert not (tmp_path / "out").exists()
+
+
+def harvest_of(path: Path, folder: Path) -> list[str]:
+    """The command of a small harvest."""
+    command = [sys.executable, "-m", "wit.cli", "harvest", str(path)]
+    return [*command, "--queries", _list(folder), "--out", str(folder / "out"), "--workers", "1"]
+
+
+def test_a_contact_is_asked_for_when_hosts_will_be_and_may_be_corrected(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("url,text\nhttp://127.0.0.1:9/a.jpg,a dress\n")
+    command = harvest_of(path, tmp_path)
+    one_line(run(command), "--contact is needed to fetch")
+    assert not (tmp_path / "out").exists()
+    done = run([*command, "--until", "select"])
+    assert done.returncode == 0, done.stderr
+    for contact in ("me@exmaple.org", "me@example.org"):
+        done = run([*command, "--contact", contact])
+        assert done.returncode == 0, done.stderr
+    one_line(run([*command, "--user-agent", "Other/1 (me@example.org)"]), "--user-agent", "other")
+
+
+def test_a_runner_that_is_not_there_is_one_line(tmp_path):
+    path = tmp_path / "pairs.csv"
+    path.write_text("url,text\nhttp://127.0.0.1:9/a.jpg,a dress\n")
+    command = [*harvest_of(path, tmp_path), "--until", "extract"]
+    one_line(run([*command, "--runner", "nowhere.Runner"]), "nowhere.Runner", "No module")
+    assert not (tmp_path / "out").exists()
+    absent = [*command, "--runner", "PrismRunner", "--prism_location", str(tmp_path / "absent")]
+    one_line_of_many(run(absent), "--runner PrismRunner failed", "out/progress/")
 
 
 def _list(folder: Path) -> str:

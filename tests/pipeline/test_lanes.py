@@ -6,9 +6,9 @@ import pytest
 
 from pipeline import lanes
 from pipeline.run import Config, Run
-from pipeline.waves import hostnames, origins, write_by_slot
+from pipeline.waves import hostnames, open_by_slot, origins, read_slots, write_hosts
 from wit import storage
-from wit.hashing import hash64, pair_ids, slots_of
+from wit.hashing import hash64, pair_ids
 from wit.pairs import SELECTION
 
 OURS = {"per_query": 5, "lanes": 6, "shard_size": 10, "fetch": {"host_rate": 1.0}}
@@ -50,6 +50,7 @@ def robots(hosts: list[str]) -> pa.Table:
             "robots": pa.array(kinds),
             "rules": pa.array(rules, pa.string()),
             "crawl_delay": pa.array(delay, pa.float64()),
+            "tdm": pa.nulls(len(hosts), pa.string()),
         }
     )
 
@@ -62,12 +63,13 @@ def plan(tmp_path, urls: list[str], **changes) -> tuple[Run, list[pa.Table]]:
     """Runs the stages from a selection to the lanes' rows."""
     run = Run(str(tmp_path), Config(sources=[{}], queries={"queries": 1}, **(OURS | changes)))
     table = selection(urls)
-    slot = slots_of(hash64(hostnames(table["host"])), run.config.lanes)
-    order = np.argsort(slot, kind="stable")
-    write_by_slot(run.wave_path("selection", 1, "0000.parquet"), table.take(order), slot[order])
+    path = run.wave_path("selection", 1, "0000.parquet")
+    with open_by_slot(path, SELECTION, run.config.lanes) as write:
+        write(table, hash64(hostnames(table["host"])))
     hosts = table.group_by("host").aggregate([([], "count_all")]).rename_columns(["host", "pairs"])
-    storage.write_table(run.wave_path("selection", 1, "0000.hosts.parquet"), hosts)
-    lanes.count_hosts(run, 1)
+    facts = {"pairs": len(table), "host_buckets": write_hosts(run, 1, 0, hosts)}
+    storage.write_json(run.wave_path("selection", 1, "0000.json"), facts)
+    lanes.sum_selection(run, 1)
     for bucket in lanes.used_host_buckets(run, 1):
         lanes.find_hosts(run, 1, bucket, robots)
     lanes.join_hosts(run, 1)
@@ -118,6 +120,44 @@ def test_a_host_gets_at_most_its_rate_times_the_planned_hours(tmp_path):
     of_slow = whole.filter(pa.compute.equal(whole["host"], "http://slow.example"))
     order = np.argsort(of_slow["priority"].to_numpy())[:3]
     assert {of_slow["url"][int(i)].as_py() for i in order} <= kept
+
+
+@pytest.mark.parametrize("shard_size", [100, 10])
+def test_a_host_whose_delay_is_longer_than_the_wave_is_asked_once_over_all_its_lanes(
+    tmp_path, shard_size
+):
+    urls = [f"http://slow.example/{i}.jpg" for i in range(40)]
+    run, tables = plan(tmp_path, urls, wave_hours=9 / 3600, shard_size=shard_size)
+    hosts = storage.read_table(run.wave_path("lanes", 1, f"{_lane_of(tables):04d}.hosts.parquet"))
+    assert (hosts["lanes"][0].as_py() > 1) == (shard_size == 10)
+    assert sum(map(len, tables)) == 1
+    asked = tables[_lane_of(tables)]["priority"][0].as_py()
+    if shard_size == 100:  # its first picture
+        assert asked == min(selection(urls)["priority"].to_pylist())
+
+
+def _lane_of(tables: list[pa.Table]) -> int:
+    return next(lane for lane, table in enumerate(tables) if len(table))
+
+
+def test_what_a_host_may_be_asked_is_shared_among_its_lanes_to_the_last_request(tmp_path):
+    urls = [f"http://large.example/{i}.jpg" for i in range(400)]
+    _, tables = plan(tmp_path, urls, wave_hours=33 / 3600)
+    assert sum(map(len, tables)) == 33
+    assert sum(len(table) > 0 for table in tables) == 6
+
+
+@pytest.mark.parametrize("parts", [1, 3])
+def test_a_slot_has_its_rows_whether_they_were_written_at_once_or_in_parts(tmp_path, parts):
+    path = str(tmp_path / "x.parquet")
+    hashes = np.random.default_rng(1).integers(0, 2**64, 90, np.uint64)
+    table = pa.table({"row": np.arange(90)})
+    with open_by_slot(path, table.schema, 4) as write:
+        for part in np.array_split(np.arange(90), parts):
+            write(table.take(part), hashes[part])
+    for slots in ({0}, {1, 3}, set()):
+        expected = [i for i, h in enumerate(hashes.tolist()) if h // 2**62 in slots]
+        assert sorted(read_slots([path, path], slots)["row"].to_pylist()) == sorted(expected * 2)
 
 
 def test_what_robots_txt_forbids_keeps_its_row_and_costs_the_host_nothing(tmp_path):

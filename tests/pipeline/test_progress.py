@@ -2,9 +2,20 @@
 
 import io
 
+import pytest
+
 from pipeline import monitor, progress
-from pipeline.progress import Heartbeat, announce, read_stage
+from pipeline.progress import (
+    START,
+    SUMMARY,
+    Clock,
+    Heartbeat,
+    announce,
+    read_stage,
+    read_times,
+)
 from pipeline.run import Config, Run
+from wit import storage
 from wit.console import Screen, duration, rate_of
 from wit.errors import UserError
 
@@ -36,18 +47,95 @@ def test_what_a_stage_cost_is_summed_over_sessions(tmp_path):
     assert read_stage(run, "00-extract", "a").done == 1
 
 
+def test_the_times_of_all_steps_add_up_to_those_of_the_sessions(tmp_path, monkeypatch):
+    run = make_run(tmp_path)
+    stages = ["00-extract", "01-size", "02-select"]
+    clock = Clock()
+    for session, began, plans, end in (
+        ("b", 100.0, [(103.0, 2), (107.5, 0), (108.0, 4)], 112.0),
+        ("a", 500.0, [(501.0, 2), (501.5, 0), (502.0, 4)], 504.5),  # resumed, a while later
+    ):
+        monkeypatch.setattr(progress.time, "time", lambda end=end: end)
+        announce(run, START, session, 1, 1, began)
+        for stage, (moment, tasks) in zip(stages, plans, strict=True):
+            announce(run, stage, session, tasks, tasks, moment)
+        clock.started = end - 2
+        clock.note(run, SUMMARY, session)
+    walls = {key: wall for key, (_, wall, _) in read_times(run, stages).items()}
+    # A stage without tasks has no row: the next one's begins where the one before ended.
+    assert walls == {
+        "start": 3.0 + 1.0,
+        "00-extract": 4.5 + 0.5,
+        "02-select": 2.5 + 1.0,
+        "summary": 2.0 + 2.0,
+    }
+    assert sum(walls.values()) == (112.0 - 100.0) + (504.5 - 500.0)
+    assert read_times(run, stages, "b")["summary"][1] == 2.0
+
+
+def test_a_step_that_was_noted_again_counts_once(tmp_path):
+    run = make_run(tmp_path)
+    clock = Clock()
+    for _ in range(2):
+        clock.note(run, SUMMARY, "a")
+    assert list(read_times(run, [])) == ["summary"]
+    assert read_times(run, [])["summary"][0] == 1
+
+
 def test_a_workers_user_error_is_found_in_what_the_runner_makes_of_it():
     runner = RuntimeError(
         "Traceback (most recent call last):\n  File ...\n"
         "wit.errors.DiskFull: out/x: cannot write: No space left; free space there, then run the "
         "same command again to resume [while running '00-extract: do']\n"
     )
-    found = monitor.explained(runner)
+    found = monitor.explained(runner, "FnApiRunner", "out/log")
     assert isinstance(found, UserError)
     assert str(found).startswith("out/x: cannot write")
     assert str(found).endswith("to resume")
-    fault = KeyError("ours")
-    assert monitor.explained(fault) is fault
+    here = UserError("a.csv: no column 'x' [while running '00-extract: do']")
+    assert str(monitor.explained(here, "FnApiRunner", "out/log")) == "a.csv: no column 'x'"
+
+
+@pytest.mark.parametrize(
+    ("error", "line"),
+    [
+        (KeyError("ours"), "--runner R failed: KeyError: 'ours' (all of it: out/log)"),
+        (
+            ValueError("Pipeline has errors: \nMissing option: project.\nMissing option: region."),
+            "--runner R failed: ValueError: Pipeline has errors: Missing option: project. "
+            "Missing option: region. (all of it: out/log)",
+        ),
+        (
+            RuntimeError("Traceback (most recent call last):\n  File x\nKeyError: 'ours'\n"),
+            "--runner R failed: KeyError: 'ours' (all of it: out/log)",
+        ),
+        (
+            RuntimeError("Unable to fetch remote job server jar at https://a/b-1.jar: HTTP 404"),
+            "--runner R: its job server (a jar) is not on this machine and cannot be downloaded; "
+            "get https://a/b-1.jar and name it with --flink_job_server_jar (or --spark_...)",
+        ),
+        (
+            FileNotFoundError(2, "No such file or directory", "java"),
+            "--runner R: its job server needs java, which is not installed; install it, or name it "
+            "with --job_server_java_launcher",
+        ),
+    ],
+)
+def test_what_else_goes_wrong_in_a_runner_is_one_line_that_says_what_or_where(error, line):
+    assert str(monitor.explained(error, "R", "out/log")) == line
+
+
+@pytest.mark.parametrize("out", ["local", "memory://muted/out"])
+def test_the_whole_of_what_went_wrong_stands_in_the_runs_folder(tmp_path, out):
+    run = Run(str(tmp_path) if out == "local" else out, Config(sources=[{}], queries={}))
+
+    def execute() -> None:
+        raise KeyError("ours")
+
+    with pytest.raises(UserError, match="all of it") as error:
+        monitor.watch(run, "s", "R", execute)
+    log = str(error.value).partition("all of it: ")[2].rstrip(")")
+    assert storage.read_bytes(log).decode().rstrip().endswith("KeyError: 'ours'")
 
 
 def test_where_there_is_no_terminal_progress_is_seldom_and_plain():
@@ -59,6 +147,13 @@ def test_where_there_is_no_terminal_progress_is_seldom_and_plain():
             screen.now("half way")
         screen.done("done")
         assert screen.out.getvalue() == "half way\ndone\n"
+
+
+def test_where_there_is_no_terminal_each_phase_is_told_once_and_at_once():
+    with Screen(io.StringIO()) as screen:
+        for phase in ("reading", "reading", "working", "working"):
+            screen.begin(phase)
+        assert screen.out.getvalue() == "reading\nworking\n"
 
 
 def test_numbers_are_written_as_people_say_them():

@@ -143,6 +143,18 @@ def test_the_rows_tile_the_links() -> None:
     assert [(g.name, g.left) for g in page.funnel(run())] == [("Reading", 800), ("Fetching", 700)]
 
 
+def test_a_host_s_robots_txt_is_said_beside_it_and_on_a_phone_below_it() -> None:
+    host = report.HostRow("http://192.168.1.20", 2, 0, "forbidden_address")
+    text = Outline(report.render(replace(run(), hosts=[host]))).text
+    assert text.count("forbidden address") == 2
+
+
+def test_times_are_shown_with_their_sum() -> None:
+    stages = [report.StageRow("start", 0, 61.0, 1.0), report.StageRow("fetch 1", 4, 60.0, 2.0)]
+    text = Outline(report.render(replace(run(), stages=stages))).text
+    assert re.search(r"Together\s*2 min 01 s\s*3\.0 s", text)
+
+
 def test_an_empty_run_is_a_page() -> None:
     empty = report.ReportData(title="nothing", links=0, fates=[], cap=20)
     text = Outline(report.render(empty)).text

@@ -158,7 +158,7 @@ def test_other_names_are_refused_before_any_request(serve, name):
 
 
 def test_files_are_below_the_place_they_are_read_from(monkeypatch):
-    monkeypatch.setattr(commoncrawl, "open_web", lambda *_: gzip.io.BytesIO(LISTED))
+    monkeypatch.setattr(commoncrawl, "open_web", lambda *_, **__: gzip.io.BytesIO(LISTED))
     for place, root in commoncrawl.PLACES.items():
         found = commoncrawl.list_crawl("cc:CC-MAIN-2024-22", None, place, 0)
         assert found == [root + path for path in PATHS]

@@ -15,7 +15,17 @@ from pipeline.sources import Source, expand
 from wit.errors import UserError
 
 WARC = b"WARC/1.0\r\nWARC-Type: warcinfo\r\nContent-Length: 0\r\n\r\n\r\n\r\n"
+PAGE = (
+    b"WARC/1.0\r\nWARC-Type: response\r\nContent-Type: application/http; msgtype=response\r\n"
+    b"Content-Length: 19\r\n\r\nHTTP/1.1 200 OK\r\n\r\n\r\n\r\n"
+)
 TABLE = b"url,text\nhttps://example.org/a.jpg,a\n"
+
+
+def warc(name: str, content: bytes = WARC) -> bytes:
+    """What a file of this name holds."""
+    packers = {"gz": gzip.compress, "zst": zstandard.compress}
+    return packers.get(name.lower().rpartition(".")[2], bytes)(content)
 
 
 @pytest.fixture
@@ -24,11 +34,11 @@ def folder(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "data/deep").mkdir(parents=True)
     for name in ("b.warc.gz", "a.warc", "c.wat.gz", "deep/d.arc"):
-        (tmp_path / "data" / name).write_bytes(WARC)
+        (tmp_path / "data" / name).write_bytes(warc(name))
     (tmp_path / "data/e.csv").write_bytes(TABLE)
     for name in ("README.md", "._b.warc.gz", ".hidden/f.warc", "deep/.g.warc.x.tmp"):
         (tmp_path / "data" / name).parent.mkdir(exist_ok=True)
-        (tmp_path / "data" / name).write_bytes(b"nothing")
+        (tmp_path / "data" / name).write_bytes(warc(name))
     return tmp_path / "data"
 
 
@@ -38,7 +48,7 @@ def bucket():
     fs = fsspec.filesystem("memory")
     fs.store.clear()
     for name in ("b.warc.gz", "a.warc", "deep/d.arc", "deep/.hidden/f.warc", "README.md"):
-        fs.pipe_file(f"/bucket/{name}", WARC)
+        fs.pipe_file(f"/bucket/{name}", warc(name))
     yield "memory://bucket"
     fs.store.clear()
 
@@ -65,7 +75,7 @@ def test_a_file_has_its_absolute_path_its_kind_and_its_size(folder):
         Source(str(folder / "e.csv"), "table", len(TABLE), "csv", "url", "text")
     ]
     assert expand(["data/c.wat.gz"], url_column="url") == [
-        Source(str(folder / "c.wat.gz"), "wat", len(WARC))
+        Source(str(folder / "c.wat.gz"), "wat", len(warc("c.wat.gz")))
     ]
 
 
@@ -108,7 +118,7 @@ def test_lines_of_common_crawls_own_lists_stand_below_its_address(folder):
 def test_a_copy_of_a_crawl_on_the_disk_is_read_from_there(folder):
     path = folder.parent / "crawl-data/CC-MAIN-2024-22/1.warc.wat.gz"
     path.parent.mkdir(parents=True)
-    path.write_bytes(WARC)
+    path.write_bytes(warc(path.name))
     (folder.parent / "wat.paths").write_text("crawl-data/CC-MAIN-2024-22/1.warc.wat.gz\n")
     assert [source.path for source in expand(["wat.paths"])] == [str(path)]
 
@@ -147,7 +157,7 @@ def test_sources_survive_json(folder):
 )
 def test_the_kind_is_in_the_name(tmp_path, name, kind, format):
     data = {"tsv": TABLE.replace(b",", b"\t"), "jsonl": b'{"url": "", "text": ""}\n'}
-    (tmp_path / name).write_bytes(data.get(format, TABLE if kind == "table" else WARC))
+    (tmp_path / name).write_bytes(data.get(format, TABLE if kind == "table" else warc(name)))
     (source,) = expand([str(tmp_path / name)])
     assert (source.kind, source.format) == (kind, format)
 
@@ -261,6 +271,44 @@ def test_a_damaged_list_is_said_in_one_line(tmp_path, data):
 def test_a_table_without_the_columns_is_said_before_anything_starts(folder):
     said = says("data", url_column="address")
     assert said.startswith(f"{folder}/e.csv: no column 'address'; it has url, text; ")
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "words"),
+    [
+        ("a.warc.gz", b"<!DOCTYPE html><html>404</html>", "it is an HTML or XML page"),
+        ("a.warc.gz", random.Random(0).randbytes(5000), "no WARC or ARC record in it"),
+        ("a.warc.gz", gzip.compress(b"nothing"), "no WARC or ARC record in it"),
+        ("a.warc.gz", gzip.compress(b"WARC/1.0 " * 9000)[:90], "no WARC or ARC record in it"),
+        ("a.arc", b"PAR1" + bytes(100), "it is a Parquet table; name it .parquet"),
+        ("a.wat.gz", gzip.compress(WARC) + gzip.compress(PAGE), "named as a WAT file, but it"),
+    ],
+)
+def test_a_crawl_file_that_is_none_is_said_before_anything_starts(tmp_path, name, content, words):
+    (tmp_path / name).write_bytes(content)
+    said = says(str(tmp_path / name))
+    assert said.startswith(f"{tmp_path / name}: ")
+    assert words in said
+
+
+def test_of_several_bad_files_the_first_is_named_and_the_others_counted(folder):
+    for name in ("b.warc.gz", "e.csv", "deep/d.arc"):
+        (folder / name).write_bytes(b"<!DOCTYPE html>")
+    said = says("data", "data/gone.warc")
+    assert said.startswith(f"{folder}/b.warc.gz: no WARC or ARC record in it: it is an HTML")
+    assert said.endswith(" (and 3 more bad files of 6)")
+
+
+def test_a_file_with_junk_before_its_first_record_is_read_all_the_same(tmp_path):
+    (tmp_path / "a.warc").write_bytes(b"junk\n" * 20_000 + WARC)
+    (tmp_path / "b.warc.gz").write_bytes(WARC)  # not packed, but nothing is wrong with it else
+    assert names([str(tmp_path / "a.warc"), str(tmp_path / "b.warc.gz")])
+
+
+def test_real_crawl_files_pass_as_they_are(shared_data):
+    files = sorted((shared_data / "warc").glob("*.gz"))
+    crawls = [str(f) for f in files if ".warc" in f.name]
+    assert len(expand(crawls)) == len(crawls) >= 2
 
 
 def test_a_folder_that_may_not_be_read_is_said_in_one_line(folder, monkeypatch):

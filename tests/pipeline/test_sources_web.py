@@ -123,8 +123,13 @@ def test_a_refusal_is_said_in_one_line(status, said, requests):
 
 
 def test_a_host_that_is_not_there_is_said():
-    with web.open_web("http://127.0.0.1:9/x") as file, pytest.raises(UserError, match="attempts"):
+    told = []
+    file = web.open_web("http://127.0.0.1:9/x", tell=told.append)
+    with file, pytest.raises(UserError, match="attempts"):
         file.read()
+    assert len(told) == 5
+    assert all("refused" in line and "\n" not in line for line in told)
+    assert "attempt 2 of 6" in told[0]
 
 
 def test_places_of_a_file_are_read_in_any_order():

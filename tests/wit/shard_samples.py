@@ -4,49 +4,27 @@ import io
 import os
 import random
 import tarfile
-from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
 import pyarrow as pa
 from PIL import Image
 
+from pipeline.fetch import Fetched
 from wit import shards
 
-SHARED = Path(__file__).resolve().parents[3] / "shared/data/images/clothing_cc0_300.tar"
+PHOTOGRAPHS = Path(__file__).resolve().parents[2] / "pipeline/demo/data/clothing_cc0_300.tar"
 ROWS = 40
 SHARD = 3
 
 
-@dataclass(slots=True)
-class Picture:
-    """What a fetcher hands out for one row."""
-
-    index: int
-    outcome: str
-    message: str | None = None
-    image: bytes | None = None
-    extension: str = "jpg"
-    width: int | None = None
-    height: int | None = None
-    original_width: int | None = None
-    original_height: int | None = None
-    content_type: str | None = None
-    exif: str | None = None
-    sha256: str | None = None
-    final_url: str | None = None
-
-
 @cache
 def jpegs(number: int = ROWS) -> list[bytes]:
-    """Real photographs as small JPEGs; gradients with noise where there are none."""
-    if SHARED.is_file():
-        with tarfile.open(SHARED) as tar:
-            members = [m for m in tar.getmembers() if m.name.endswith((".jpg", ".jpeg", ".png"))]
-            files = [tar.extractfile(m) for m in members[:number]]
-            images = [Image.open(io.BytesIO(f.read())).convert("RGB") for f in files if f]
-    else:
-        images = [Image.effect_noise((300, 200 + i), 60).convert("RGB") for i in range(number)]
+    """The demo's photographs as small JPEGs."""
+    with tarfile.open(PHOTOGRAPHS) as tar:
+        members = [m for m in tar.getmembers() if m.name.endswith(".jpg")]
+        files = [tar.extractfile(m) for m in members[:number]]
+        images = [Image.open(io.BytesIO(f.read())).convert("RGB") for f in files if f]
     found = []
     for image in images:
         image.thumbnail((96, 96))
@@ -80,21 +58,21 @@ def rows(number: int = ROWS) -> pa.Table:
     )
 
 
-def fetched(number: int = ROWS) -> list[Picture]:
+def fetched(number: int = ROWS) -> list[Fetched]:
     """A result for each row without a preset: pictures, and failures of both kinds."""
     results = []
     for i in range(number):
         if i % 10 == 9:
             continue
         if i % 7 == 5:
-            results.append(Picture(i, "not_found", "HTTP 404"))
+            results.append(Fetched(i, "not_found", "HTTP 404"))
         elif i % 11 == 6:
-            results.append(Picture(i, "undecodable", content_type="image/png"))
+            results.append(Fetched(i, "undecodable", content_type="image/png"))
         else:
             image = jpegs()[i % len(jpegs())]
             width, height = Image.open(io.BytesIO(image)).size
             exif = None if i < 8 else '{"Orientation":1}'
-            picture = Picture(i, "success", None, image, "jpg", width, height, width, height)
+            picture = Fetched(i, "success", None, image, "jpg", width, height, width, height)
             picture.content_type, picture.exif = "image/jpeg", exif
             results.append(picture)
     return results
@@ -125,3 +103,8 @@ def products(folder: str | os.PathLike[str]) -> dict[str, bytes]:
         for path in sorted(Path(folder).iterdir())
         if not path.name.endswith("_stats.json") and not path.name.endswith(".damaged")
     }
+
+
+def inside(folder: str, name: str) -> Path:
+    """A file of the shards in an output folder."""
+    return Path(folder) / "shards" / name

@@ -376,14 +376,34 @@ def test_a_process_that_only_matches_never_loads_the_compiler(tmp_path):
 
 def test_a_damaged_kernel_file_is_compiled_anew(tmp_path):
     kernels = [("name", "symbol", 3, b"code")]
+    packed = kernels_loader._pack(kernels)
+    assert [tuple(k) for k in kernels_loader._unpack(packed)] == kernels
     path = tmp_path / "folder" / "kernels"
-    assert kernels_loader._write(path, kernels)
-    assert [tuple(k) for k in kernels_loader._read(path)] == kernels
+    assert kernels_loader._write(path, packed)
+    assert kernels_loader._read(path) == packed
     path.write_bytes(path.read_bytes()[:-1])
     assert kernels_loader._read(path) is None
     assert kernels_loader._read(tmp_path / "absent") is None
     (tmp_path / "file").write_bytes(b"")
-    assert not kernels_loader._write(tmp_path / "file" / "kernels", kernels)
+    assert not kernels_loader._write(tmp_path / "file" / "kernels", packed)
+
+
+def test_what_is_stored_is_made_once_and_anew_when_what_it_depends_on_changes(tmp_path):
+    source = tmp_path / "module.py"
+    made = []
+
+    def stored(version: str) -> bytes:
+        def make() -> bytes:
+            made.append(version)
+            return version.encode()
+
+        return kernels_loader.stored("table.bin", [source], [version], make)
+
+    source.write_text("one")
+    assert [stored("1"), stored("1"), stored("2")] == [b"1", b"1", b"2"]
+    source.write_text("two")
+    assert stored("1") == b"1"
+    assert made == ["1", "2", "1"]
 
 
 def test_the_peer_is_the_package_that_metaclip_uses():

@@ -20,6 +20,7 @@ from wit.kernels_characters import (
     TABLE_SIZE,
     WORD,
     _compositions,
+    build_fold_table,
     fold_table,
     kind_of,
 )
@@ -189,6 +190,12 @@ def test_spaceless_characters_are_those_of_the_scripts_written_without_spaces():
         ):
             wrong.append(f"{code:x}")
     assert wrong == []
+
+
+def test_the_stored_table_is_what_is_built():
+    for stored, built in zip(fold_table(), build_fold_table(), strict=True):
+        assert stored.dtype == built.dtype
+        assert (stored == built).all()
 
 
 def test_no_code_point_grows_beyond_what_the_kernel_makes_room_for():
