@@ -232,7 +232,7 @@ def _add_manners(add: Add) -> None:
     add(
         "--shard-timeout",
         default=3600.0,
-        help="for one shard; what is left then ends as deadline_exceeded (default: %(default)s)",
+        help="for one shard, beyond what its slowest host takes at its rate (default: %(default)s)",
         **seconds,
     )
     add(

@@ -96,25 +96,27 @@ def join_hosts(run: Run, wave: int) -> None:
     """Writes hosts/W/owners.npy (OWNER) and, last, wide.parquet: the hosts of several lanes.
 
     A host's own lanes have a part of its rate, the rest is kept for redirects that lead other lanes
-    to it. The busiest host keeps MOST_OWNED for its own; a host with fewer pictures needs less to
-    be done in the same time.
+    to it. The host that takes longest at its rate keeps MOST_OWNED for its own; another needs less
+    to be done in the same time.
     """
     paths = (
         run.wave_path("hosts", wave, f"{bucket:04d}.parquet")
         for bucket in used_host_buckets(run, wave)
     )
-    names = HOSTS.empty_table().select(["hostname", "lanes", "pairs"])
+    names = HOSTS.empty_table().select(["hostname", "lanes", "pairs", "crawl_delay"])
+    rate = run.config.fetch.get("host_rate")
     wide, owners = [names.select(["hostname", "lanes"])], [np.empty(0, OWNER)]
     for hosts in read_many(paths, partial(storage.read_table, columns=names.column_names)):
         wide.append(hosts.filter(pc.greater(hosts["lanes"], 1)).select(["hostname", "lanes"]))
-        each = hosts.group_by("hostname").aggregate([("pairs", "sum"), ("lanes", "max")])
+        each = hosts.group_by("hostname").aggregate([("pairs", "sum"), ("crawl_delay", "max")])
+        between = pc.fill_null(each["crawl_delay_max"], 0.0).to_numpy()
         part = np.empty(len(each), OWNER)
         part["name"] = hash64(each["hostname"])
-        part["part"] = each["pairs_sum"].to_numpy() / each["lanes_max"].to_numpy()
+        part["part"] = each["pairs_sum"].to_numpy() * np.maximum(between, 1 / rate if rate else 0)
         owners.append(part)
     joined = np.sort(np.concatenate(owners), order="name")
-    busiest = max(joined["part"].max(initial=0), 1)
-    joined["part"] = np.clip(joined["part"] / busiest, LEAST_OWNED, MOST_OWNED)
+    longest = max(float(joined["part"].max(initial=0)), 1e-9)  # seconds
+    joined["part"] = np.clip(joined["part"] / longest, LEAST_OWNED, MOST_OWNED)
     write_array(run.wave_path("hosts", wave, "owners.npy"), joined)
     table = pa.concat_tables(wide)
     slot = slots_of(hash64(table["hostname"]), run.config.lanes)

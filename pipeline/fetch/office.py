@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from multidict import CIMultiDictProxy
 
+from pipeline.fetch.fetched import Job
 from pipeline.fetch.policy import FetchPolicy
 from pipeline.fetch.pool import DecoderPool
 from wit.outcomes import HOST_FAILURES, TRANSIENT
@@ -65,6 +67,16 @@ class Office:
     async def _ask_rule(self, origin: str, hosts: HostRules) -> HostRule:
         async with self._asking:
             return await fetch_rule(self.client, origin, self.rates, hosts.share)
+
+    def seconds_planned(self, queues: Mapping[str, Sequence[Job]], hosts: HostRules) -> float:
+        """How long the slowest of the servers takes at the rate that is allowed."""
+        seconds = 0.0
+        for server, line in queues.items():
+            rule = hosts.get(line[0].target.origin)
+            delay = rule.crawl_delay if rule else None
+            between = self.rates.seconds_between(delay, hosts.share(server))
+            seconds = max(seconds, len(line) * between)
+        return seconds
 
     async def find_address(self, target: Target) -> None:
         """Fill in `addresses` for a target's host."""

@@ -16,9 +16,10 @@ class FetchPolicy(WebPolicy):
 
     `concurrency` is pictures in flight, from the request until the caller has taken the result,
     over all shards that a Fetcher runs at the same time.
-    `shard_seconds` bounds one `Fetcher.run`. `resize_mode`: `border` fits the longer side to
-    `image_size` and pads to a square in white, `keep_ratio_largest` fits the longer side,
-    `keep_ratio` the shorter, `center_crop` crops that to a square, `no` changes no size;
+    `shard_seconds` bounds one `Fetcher.run`, beyond what its slowest host takes at the rate
+    allowed. `resize_mode`: `border` fits the longer side to `image_size` and pads to a square in
+    white, `keep_ratio_largest` fits the longer side, `keep_ratio` the shorter, `center_crop` crops
+    that to a square, `no` changes no size;
     `resize_only_if_bigger` leaves smaller pictures as they are. With `skip_reencode` the original
     bytes (without metadata) are kept where nothing needs changing: format, size, orientation,
     colours. `encode_quality` of png is the compression, 0 to 9. `max_aspect_ratio` 0 is no limit.

@@ -59,7 +59,7 @@ class Shard:
         self._crowds: dict[str, deque[str]] = {}  # address -> servers that wait for a place there
         self._crowded: set[str] = set()
         self._look_again = 0.0
-        self._deadline = 0.0
+        self._deadline = float("inf")
         self._order = itertools.count()
         self._tasks: set[asyncio.Task[None]] = set()
         self._fault: Exception | None = None
@@ -81,11 +81,12 @@ class Shard:
     async def drive(self) -> None:
         """Make all requests; puts every index into `results` exactly once unless stopped."""
         loop = asyncio.get_running_loop()
-        deadline = self._deadline = loop.time() + self.policy.shard_seconds
-        self.office.rates.begin(loop.time())
+        self.office.rates.begin(begun := loop.time())
         self.office.shards.append(self)
         try:
             self._admit_all()
+            planned = self.office.seconds_planned(self._queues, self.hosts)
+            deadline = self._deadline = begun + self.policy.shard_seconds + planned
             while len(self._open) > self._kept and not self._stopped and self._fault is None:
                 now = loop.time()
                 moment = min(self._start_due(now), deadline)

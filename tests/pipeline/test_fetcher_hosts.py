@@ -102,6 +102,12 @@ def test_a_shard_of_nothing_but_hostility_ends_by_its_deadline(server):
     assert not any(result.outcome in ("success", "internal_error") for result in results)
 
 
+def test_the_time_that_a_hosts_rate_needs_is_no_part_of_the_shards_deadline(server):
+    slow = HostRule("rules", "User-agent: *\nCrawl-delay: 0.4\n", 0.4)
+    results = fetch(server, urls(server, *["/ok.jpg"] * 6), rules(server, slow), shard_seconds=0.8)
+    assert {result.outcome for result in results} == {"success"}
+
+
 # --- hosts that are busy ----------------------------------------------------------------------
 
 

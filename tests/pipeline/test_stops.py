@@ -83,6 +83,7 @@ def test_a_blocked_address_ends_the_run_with_the_evidence_unless_it_is_to_keep_g
     assert "400  access_denied" in done.stdout
 
 
+@pytest.mark.long
 def test_without_a_network_no_host_is_written_off_and_the_command_goes_on_later(command):
     closed = command("/slow-ok/", "out", where=CLOSED)
     line = stopped(run(closed), "200 sites", "unreachable 200")
@@ -162,6 +163,7 @@ def test_what_looks_bad_too_early_is_waited_for_before_a_shard_is_written(harves
 # --- limits -----------------------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_limit_of_bytes_ends_cleanly_and_the_same_command_ends_with_the_same_bytes(
     command, tmp_path
 ):

@@ -102,6 +102,10 @@ class HostRates:
         """Whether as many requests as allowed are running to this host."""
         return self._entry(host, share).running >= max(1, self.at_once // share.slots)
 
+    def seconds_between(self, crawl_delay: float | None, share: Share = WHOLE) -> float:
+        """Seconds from one turn of a share to its next, of a host that was not slowed down."""
+        return max(self.interval, crawl_delay or 0.0) * share.of
+
     def turn(self, host: str, now: float, crawl_delay: float | None, share: Share) -> float:
         """The first time from `now` at which a request may start."""
         return self._turn(host, now, crawl_delay, share)[0]
@@ -110,10 +114,10 @@ class HostRates:
         self, host: str, now: float, crawl_delay: float | None, share: Share
     ) -> tuple[float, float]:
         """(When a request may start, the lane's moment on the common clock that it takes)."""
-        interval = max(self.interval, crawl_delay or 0.0)
-        moment, cycle = max(now, self.free_at(host, share)), interval * share.of
+        cycle = self.seconds_between(crawl_delay, share)
+        moment = max(now, self.free_at(host, share))
         if self._entry(host, share).free_at == -math.inf:
-            moment = max(moment, self._begun + interval)
+            moment = max(moment, self._begun + cycle / share.of)
         if share.slots == 1 or not cycle:
             return moment, moment
         late = (moment + self.common - cycle * share.slot / share.slots) % cycle
@@ -129,8 +133,7 @@ class HostRates:
         `crawl_delay` is robots.txt's, in seconds. A host that was slowed down is asked less often.
         """
         moment, taken = self._turn(host, now, crawl_delay, share)
-        interval, slow = max(self.interval, crawl_delay or 0.0), self._slow.get(host, 1.0)
-        cycle = interval * share.of
+        cycle, slow = self.seconds_between(crawl_delay, share), self._slow.get(host, 1.0)
         if slow > 1:
             cycle = max(cycle, SLOWED_INTERVAL) * slow
         self._entry(host, share).free_at = taken + cycle
