@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import io
 import math
+import threading
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -21,6 +22,8 @@ from wit.hashing import pair_hashes, slots_of
 
 KEY_ROWS = 24_000_000  # pairs whose hashes stand in one file, about 1 GB while they are sorted
 BUCKET_ROWS = 4_000_000  # pairs that are judged in memory at a time, about 0.5 GB
+# numpy reads a header by `ast`, which two threads at a time break ("recursion depth mismatch").
+_PARSING = threading.Lock()
 MOST_ROWS = 2**32  # of a group: its rows are numbered in 32 bits
 CAPS = 96  # points of t at which the size of a selection is estimated
 SOLVE_SAMPLE = 2_000_000  # pairs from which it is estimated
@@ -205,7 +208,9 @@ def write_array(path: str, array: np.ndarray) -> None:
 
 def read_array(path: str) -> np.ndarray:
     """Reads a .npy file; pickled objects are refused."""
-    return np.load(io.BytesIO(storage.read_bytes(path)), allow_pickle=False)
+    data = io.BytesIO(storage.read_bytes(path))
+    with _PARSING:
+        return np.load(data, allow_pickle=False)
 
 
 @functools.lru_cache(maxsize=1)
