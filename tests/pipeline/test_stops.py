@@ -68,6 +68,7 @@ def stopped(done, *words: str) -> str:
 # --- everything goes wrong --------------------------------------------------------------------
 
 
+@pytest.mark.long
 def test_a_blocked_address_ends_the_run_with_the_evidence_unless_it_is_to_keep_going(
     command, tmp_path
 ):
