@@ -222,12 +222,14 @@ class FaultyServer:
         elif name == "drip":
             for byte in answer(JPEG):
                 writer.write(bytes([byte]))
+                await writer.drain()
                 await asyncio.sleep(0.05)
         elif name == "drip-body":
             head, _, body = answer(JPEG).partition(b"\r\n\r\n")
             writer.write(head + b"\r\n\r\n")
             for byte in body:
                 writer.write(bytes([byte]))
+                await writer.drain()
                 await asyncio.sleep(0.05)
         elif name == "only-hints":
             while True:

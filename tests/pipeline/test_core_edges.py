@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import hashlib
 import itertools
-import random
 import time
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from threading import Barrier
-from types import SimpleNamespace
 
 import numpy as np
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline import (
-    arguments,
     balance,
-    candidates,
     dedupe,
     fetching,
     lanes,
-    options,
-    queries,
     stages,
     waves,
 )
@@ -32,130 +23,10 @@ from pipeline.progress import Heartbeat, announce, read_stage
 from pipeline.run import Config, Run, open_run, read_many
 from pipeline.summary import LATER, summarise
 from pipeline.tally import REASONS
+from tests.pipeline.rows import AGENT, HOUR, Web, digests, go_on, make_rows, shard_rows
 from wit import storage
 from wit.errors import UserError
 from wit.outcomes import OUTCOMES
-from wit.pairs import LINKS
-
-AGENT = {"user_agent": "T/1 (a@b.example)", "host_rate": 1.0}
-HOUR = 1 / 3600  # of a wave, so that its budget is a host's rate
-
-
-# --- a harvest in this process, of rows instead of files, without the web ---------------------
-
-
-@dataclass
-class Picture:
-    """What a fetcher brings."""
-
-    index: int
-    outcome: str
-    image: bytes | None
-    message: str | None = None
-    extension: str = "jpg"
-    width: int = 1
-    height: int = 1
-    original_width: int = 1
-    original_height: int = 1
-    content_type: str = "image/jpeg"
-    exif: str | None = None
-    sha256: str | None = None
-    final_url: str | None = None
-    bytes_read: int = 1000
-    elapsed_ms: int = 1
-
-
-class Web:
-    """A fetcher: two of three pictures are there, as the URL says, in any order."""
-
-    asked: list[int] = []  # URLs of each shard
-    gone = False
-
-    def run(self, urls, hosts, look):
-        self.asked.append(len(urls))
-        for index in random.Random(len(urls)).sample(range(len(urls)), len(urls)):
-            there = hashlib.sha256(urls[index].encode()).digest()[0] % 3 > 0 and not self.gone
-            image = urls[index].encode() if there else None
-            yield Picture(index, "success" if there else "not_found", image)
-
-
-def robots(_, hosts: list[str], **part: int) -> pa.Table:
-    kinds = ["disallow_all" if "closed" in host else "allow_all" for host in hosts]
-    nothing = pa.nulls(len(hosts), pa.string())
-    return pa.table(
-        {
-            "host": hosts,
-            "robots": kinds,
-            "rules": nothing,
-            "crawl_delay": nothing.cast("double"),
-            "tdm": nothing,
-        }
-    )
-
-
-@pytest.fixture
-def harvest(tmp_path, monkeypatch):
-    """Runs all stages over lists of (url, text), a list a source; the run and its funnel."""
-
-    def go(
-        rows: list[list[tuple[str, str]]], words: str = "red dress", out: str = "out", **changes
-    ):
-        def read(source, tally, progress):
-            for start in range(0, len(rows[source.number]), 7):
-                part = rows[source.number][start : start + 7]
-                tally.see("images", len(part))
-                tally.add("extracted", len(part))
-                columns = [*zip(*part, strict=True), [None] * len(part), ["alt"] * len(part)]
-                columns = [*columns, range(start, start + len(part))]
-                arrays = [pa.array(c, f.type) for c, f in zip(columns, LINKS, strict=True)]
-                yield pa.RecordBatch.from_arrays(arrays, schema=LINKS)
-
-        def from_json(saved):
-            return SimpleNamespace(size=None, **saved)
-
-        source = SimpleNamespace(from_json=from_json)
-        fake = SimpleNamespace(Source=source, read=read)
-        monkeypatch.setattr(candidates, "sources", fake)
-        monkeypatch.setattr(fetching, "robots_table", robots)
-        monkeypatch.setattr(fetching, "shared_fetcher", lambda out, reach: Web())
-        path = tmp_path / "queries.txt"
-        path.write_text("\n".join(words.split()))
-        table = queries.read_list(str(path), changes.get("match", "default")).table
-        config = Config(
-            sources=[{"path": f"rows-{n}", "number": n} for n in range(len(rows))],
-            queries=queries.fingerprint(table),
-            **({"fetch": AGENT, "lanes": 3, "shard_size": 4} | changes),
-        )
-        run = open_run(str(tmp_path / out), config)
-        queries.install(run, table)
-        return run, go_on(run)
-
-    return go
-
-
-def go_on(run: Run) -> dict[str, int]:
-    """Does what is not finished of a harvest; the funnel."""
-    for _, wave, stage in stages.in_order(run.config.waves):
-        for task in stages._unfinished(run, wave, stage, list(stage.tasks(run, wave))):
-            stage.work(run, wave, task, lambda *_: None, stages.Reach("s"))
-    return summarise(run)
-
-
-def make_rows(hosts: list[str], count: int, text: str = "red dress") -> list[tuple[str, str]]:
-    return [(f"http://{hosts[i % len(hosts)]}/{i}.jpg", text) for i in range(count)]
-
-
-def digests(run: Run) -> dict[str, str]:
-    """What must not depend on how the work is cut."""
-    names = [f"shards/{name}" for name in storage.list_names(run.path("shards"))]
-    names = [name for name in names if name.endswith((".tar", ".parquet"))]
-    names += ["manifest.json", "coverage.parquet", "hosts.parquet"]
-    return {n: hashlib.sha256(storage.read_bytes(run.path(n))).hexdigest() for n in names}
-
-
-def shard_rows(run: Run) -> list[dict]:
-    paths = sorted(n for n in storage.list_names(run.path("shards")) if n.endswith(".parquet"))
-    return [row for n in paths for row in pq.read_table(run.path("shards", n)).to_pylist()]
 
 
 def test_nothing_at_all_is_a_harvest_too(harvest):
@@ -201,19 +72,6 @@ def test_a_reason_stands_for_one_thing_in_the_funnel():
 
 
 # --- how the work is cut ----------------------------------------------------------------------
-
-
-@pytest.fixture
-def mixed_rows() -> list[list[tuple[str, str]]]:
-    """Eight sources with duplicates within and across them, one of them empty."""
-    rng = random.Random(3)
-    texts = ["red dress", "a dress", "red", "Dress, red"]
-
-    def row() -> tuple[str, str]:
-        number = rng.randrange(80)
-        return f"http://h{number % 9}.example/{number}.jpg", rng.choice(texts)
-
-    return [[row() for _ in range(count)] for count in (40, 1, 0, 33, 25, 14, 60, 7)]
 
 
 @pytest.mark.parametrize(
@@ -395,74 +253,3 @@ def test_more_shards_than_names_is_said_before_the_first_is_fetched(tmp_path):
     storage.write_json(run.wave_path("lanes", 1, "0000.json"), {"rows": 100_001})
     with pytest.raises(UserError, match="larger --shard-size"):
         lanes.number_shards(run, 1)
-
-
-# --- what a person may type -------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    "wrong",
-    [
-        ["--seed", "-1"],
-        ["--seed", str(2**64)],
-        ["--waves", "300"],
-        ["--wave-hours", "-3"],
-        ["--wave-hours", "nan"],
-        ["--min-text", "10", "--max-text", "5"],
-        ["--encode-quality", "500"],
-        ["--retries", "-1"],
-        ["--host-rate", "-1"],
-        ["--contact", "me"],
-        ["--resolve", "a.example"],
-    ],
-)
-def test_a_value_that_would_fail_later_is_refused_at_once(wrong):
-    command = ["x.parquet", "--out", "o", "--queries", "absent.txt", "--contact", "a@b.example"]
-    with pytest.raises(UserError) as error:
-        options.make_config(arguments.parse([*command, *wrong])[0])
-    assert "absent.txt" not in str(error.value)
-    assert "\n" not in str(error.value)
-
-
-@pytest.mark.parametrize("wrong", ["abc", "0", "1.5", str(10**30)])
-def test_a_number_that_is_none_is_named(wrong, capsys):
-    command = ["x", "--out", "o", "--queries", "q", "--contact", "a@b.example"]
-    with pytest.raises(SystemExit):
-        arguments.parse([*command, "--per-query", wrong])
-    said = capsys.readouterr().err.splitlines()[-1]
-    assert wrong in said
-    assert "_positive" not in said
-
-
-@pytest.mark.parametrize("match", ["default", "metaclip"])
-def test_a_list_with_nulls_loses_them_alone(tmp_path, match):
-    path = str(tmp_path / "q.parquet")
-    pq.write_table(pa.table({"query": ["dress", None, "hat", "dress", None]}), path)
-    table, left_out, _ = queries.read_list(path, match)
-    assert table["query"].to_pylist() == ["dress", "hat"]
-    assert left_out == {"unmatchable": 2, "repeated": 1}
-
-
-def test_what_is_left_out_of_a_list_is_left_out_for_one_reason(tmp_path):
-    path = tmp_path / "q.txt"
-    path.write_text("dress\n?\n!\nDress\n")
-    table, left_out, _ = queries.read_list(str(path), "default")
-    assert len(table) + sum(left_out.values()) == 4
-
-
-@pytest.mark.parametrize(
-    "columns",
-    [{"query": [["a"]]}, {"query": ["a"], "count": ["many"]}, {"query": ["a"], "sources": ["b"]}],
-)
-def test_a_list_with_a_column_of_another_type_is_named(tmp_path, columns):
-    path = str(tmp_path / "q.parquet")
-    pq.write_table(pa.table(columns), path)
-    with pytest.raises(UserError, match=r"q\.parquet: column '\w+' holds"):
-        queries.read_list(path, "default")
-
-
-def test_half_a_surrogate_pair_in_a_list_is_named(tmp_path):
-    path = tmp_path / "q.json"
-    path.write_text('["dress", "\\ud800"]')
-    with pytest.raises(UserError, match="surrogate"):
-        queries.read_list(str(path), "default")

@@ -1,7 +1,5 @@
 """A text's queries are found: all of them, no others, as MetaCLIP finds them or by normal form."""
 
-import subprocess
-import sys
 import threading
 from itertools import pairwise
 from pathlib import Path
@@ -15,7 +13,7 @@ from hypothesis import strategies as st
 
 from benchmarks.matching import peer, read_texts, spaced_out
 from query_list.starter import build_starter
-from wit import kernels_loader, text
+from wit import text
 from wit.errors import UserError
 from wit.matching import MODES, Matcher, unmatchable
 
@@ -127,6 +125,11 @@ def test_metaclip_mode_says_why_a_query_is_unmatchable(query, reason):
 def test_metaclip_mode_keeps_metaclips_quirks(query, caption, found):
     assert (f" {query} " in spaced_out(caption)) == found
     assert matches([query], [caption], "metaclip").to_pylist() == [[0] if found else []]
+
+
+def test_the_peer_is_the_package_that_metaclip_uses():
+    assert ahocorasick.unicode
+    assert sorted(peer(["a dog", "dog", "cat"])("a dog,")) == [0, 1]
 
 
 # --- the default mode -------------------------------------------------------------------------
@@ -356,56 +359,3 @@ def test_a_matcher_of_another_format_or_unicode_version_is_refused(tmp_path, mon
         matcher.save(path)
     with pytest.raises(UserError, match=r"normalisation 1-unicode-1\.0\.0, this is 1-unicode-1"):
         Matcher.load(path)
-
-
-# --- what a process pays ----------------------------------------------------------------------
-
-
-def test_a_process_that_only_matches_never_loads_the_compiler(tmp_path):
-    path = tmp_path / "matcher"
-    Matcher.build(pa.array(["a dog"])).save(path)
-    code = (
-        "import sys, pyarrow as pa; from wit.matching import Matcher; "
-        "print(Matcher.load(sys.argv[1]).match(pa.array(['A DOG!'])).to_pylist(), "
-        "'numba' in sys.modules)"
-    )
-    command = [sys.executable, "-c", code, str(path)]
-    done = subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True)
-    assert done.stdout.split("\n")[0] == "[[0]] False"
-
-
-def test_a_damaged_kernel_file_is_compiled_anew(tmp_path):
-    kernels = [("name", "symbol", 3, b"code")]
-    packed = kernels_loader._pack(kernels)
-    assert [tuple(k) for k in kernels_loader._unpack(packed)] == kernels
-    path = tmp_path / "folder" / "kernels"
-    assert kernels_loader._write(path, packed)
-    assert kernels_loader._read(path) == packed
-    path.write_bytes(path.read_bytes()[:-1])
-    assert kernels_loader._read(path) is None
-    assert kernels_loader._read(tmp_path / "absent") is None
-    (tmp_path / "file").write_bytes(b"")
-    assert not kernels_loader._write(tmp_path / "file" / "kernels", packed)
-
-
-def test_what_is_stored_is_made_once_and_anew_when_what_it_depends_on_changes(tmp_path):
-    source = tmp_path / "module.py"
-    made = []
-
-    def stored(version: str) -> bytes:
-        def make() -> bytes:
-            made.append(version)
-            return version.encode()
-
-        return kernels_loader.stored("table.bin", [source], [version], make)
-
-    source.write_text("one")
-    assert [stored("1"), stored("1"), stored("2")] == [b"1", b"1", b"2"]
-    source.write_text("two")
-    assert stored("1") == b"1"
-    assert made == ["1", "2", "1"]
-
-
-def test_the_peer_is_the_package_that_metaclip_uses():
-    assert ahocorasick.unicode
-    assert sorted(peer(["a dog", "dog", "cat"])("a dog,")) == [0, 1]

@@ -9,7 +9,6 @@ import multiprocessing
 import os
 import random
 import signal
-import sys
 import tarfile
 import time
 import tracemalloc
@@ -23,6 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from pipeline.fetch import Fetched
+from tests.killed import die_at
 from tests.wit import shard_samples as samples
 from tests.wit.shard_samples import inside
 from wit import pairs, shards, storage
@@ -179,19 +179,8 @@ def test_the_writer_refuses_what_would_break_a_shard(tmp_path):
 # --- killed at any instant --------------------------------------------------------------------
 
 
-def run_and_die_at(folder: str, step: int) -> None:
-    """Writes the shard in a process that is killed just before its step-th file operation."""
-    seen = 0
-
-    def watch(event: str, arguments: tuple) -> None:
-        nonlocal seen
-        if event in ("open", "os.rename", "os.link", "os.remove", "os.listdir", "os.mkdir"):
-            seen += 1
-            if seen == step:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    sys.addaudithook(watch)
-    samples.write(folder, f"step{step}")
+def write_and_die_at(folder: str, step: int) -> None:
+    die_at(step, lambda: samples.write(folder, f"step{step}"))
 
 
 def redo(folder: str) -> None:
@@ -205,7 +194,7 @@ def test_killed_before_any_file_operation_and_run_again_gives_the_same_bytes(tmp
     ends = []
     for step in range(1, 200):
         folder = str(tmp_path / str(step))
-        process = forked.Process(target=run_and_die_at, args=(folder, step))
+        process = forked.Process(target=write_and_die_at, args=(folder, step))
         process.start()
         process.join()
         ends.append(process.exitcode)
