@@ -98,7 +98,8 @@ SAMPLES = pa.schema(  # a shard's Parquet: img2dataset's columns, then ours
         pa.field("original_width", pa.int32()),  # pixels, of the fetched picture
         pa.field("original_height", pa.int32()),
         pa.field("exif", pa.string()),  # JSON of camera and exposure, at most 4 KB
-        pa.field("sha256", pa.string()),  # of the stored picture, hexadecimal
+        # Of the stored picture, hexadecimal; also of a placeholder, which is not stored.
+        pa.field("sha256", pa.string()),
         pa.field("outcome", pa.string()),  # one of wit.outcomes
         pa.field("pair_id", PAIR_ID),
         pa.field("page_url", pa.string()),
@@ -109,6 +110,9 @@ SAMPLES = pa.schema(  # a shard's Parquet: img2dataset's columns, then ours
         pa.field("wave", pa.int8()),
         pa.field("source", pa.int32()),
         pa.field("row", pa.int32()),
+        # Perceptual hash of the upright picture before padding or cropping, as imagehash's `phash`.
+        pa.field("phash", pa.uint64()),
+        pa.field("animated", pa.bool_()),  # the fetched file has a second frame
         pa.field("content_type", pa.string()),  # what the server said
         pa.field("final_url", pa.string()),  # after redirects
         pa.field("image_ext", pa.string()),  # of the member in the tar

@@ -115,8 +115,9 @@ def _rewrite_ours(
             old, new, sha256 = copy_without(source, tar, keys)
             _compare(source, sha256, stats["tar"])
         table = _moved(table, old, new, source)
-        if table.schema.names == SAMPLES.names:  # Parquet forgets how the items of lists are called
-            table = table.cast(SAMPLES)
+        names = table.schema.names
+        if set(names) <= set(SAMPLES.names):  # Parquet forgets how the items of lists are called
+            table = table.cast(pa.schema([SAMPLES.field(name) for name in names]))
         with storage.open_write(paths["parquet"]) as file:
             written = Hashed(file)
             storage.write_parquet(table, written)

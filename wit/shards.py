@@ -9,17 +9,15 @@ of them is reached from here.
 
 import contextlib
 import hashlib
-import io
-import json
 import re
 import secrets
-import tarfile
 import time
-from typing import IO, Any, BinaryIO, Protocol, cast
+from typing import Any, BinaryIO, Protocol
 
+import orjson
 import pyarrow as pa
 
-from wit import storage
+from wit import storage, tar_members
 from wit.errors import StorageError
 from wit.manifest import build_manifest as build_manifest
 from wit.manifest import stats as stats
@@ -64,10 +62,11 @@ CARRIED = (
     "source",
     "row",
 )
-FETCHED = ("width", "height", "original_width", "original_height", "exif")
+FETCHED = ("width", "height", "original_width", "original_height", "exif", "animated")
+# What describes a stored picture, beside its sha256.
+OF_STORED = ("width", "height", "exif", "phash", "image_ext", "image_size")
 # Null in some samples, text in others.
 STRINGS = ("page_url", "attribute", "language", "content_type", "final_url")
-FORMAT = tarfile.USTAR_FORMAT
 
 
 class FetchedLike(Protocol):
@@ -85,6 +84,8 @@ class FetchedLike(Protocol):
     content_type: str | None
     exif: str | None
     sha256: str | None
+    phash: int | None
+    animated: bool | None
     final_url: str | None
 
 
@@ -169,10 +170,28 @@ class ShardWriter:
             self._spool.write(image)
         return {
             "sha256": sha256,
+            "phash": fetched.phash,
             "image_ext": extension,
             "image_size": len(image),
             "spooled_at": start,
         }
+
+    def sha256(self) -> pa.Array:
+        """Returns string [rows]: that of each picture added so far, null where there is none."""
+        return pa.array([result and result.get("sha256") for result in self.results], pa.string())
+
+    def leave_out(self, index: int, outcome: str) -> None:
+        """Has a row that was added with a picture end without it; the sha256 stays, to be known by.
+
+        The tar is then written as if the picture had never come.
+        """
+        result, where = self.results[index], f"shard {self.name}, row {index}"
+        _check_outcome(where, outcome)
+        if result is None or result.pop("spooled_at", None) is None:
+            raise ValueError(f"{where}: there is no picture to leave out")
+        for name in OF_STORED:
+            result[name] = None
+        result |= {"outcome": outcome, "error_message": outcome}
 
     def commit(self, stats: dict[str, Any]) -> bool:
         """Writes the attempt's files and commits them; False if another attempt was first.
@@ -275,45 +294,44 @@ class ShardWriter:
         """Writes the successes in the order of their keys; each row's image offset, else None."""
         offsets: list[int | None] = []
         metadata = table.drop_columns(["image_offset", "image_size"])
-        with tarfile.open(fileobj=cast(IO[bytes], file), mode="w", format=FORMAT) as tar:
-            for start in range(0, table.num_rows, BATCH):
-                for meta in metadata.slice(start, BATCH).to_pylist():
-                    result = self.results[len(offsets)]
-                    if result is None or meta["status"] != "success":
-                        offsets.append(None)
-                        continue
-                    key = meta["key"]
-                    offsets.append(tar.offset + tarfile.BLOCKSIZE)
-                    self._spool.seek(result["spooled_at"])
-                    info = _member(f"{key}.{meta['image_ext']}", result["image_size"])
-                    tar.addfile(info, self._spool)
-                    for extension, data in (
-                        ("txt", (meta["caption"] or "").encode("utf-8")),
-                        ("json", _json_member(meta)),
-                    ):
-                        tar.addfile(_member(f"{key}.{extension}", len(data)), io.BytesIO(data))
+        for start in range(0, table.num_rows, BATCH):
+            for meta in metadata.slice(start, BATCH).to_pylist():
+                result = self.results[len(offsets)]
+                if result is None or meta["status"] != "success":
+                    offsets.append(None)
+                    continue
+                offsets.append(file.size + tar_members.BLOCK)
+                key, caption = meta["key"], (meta["caption"] or "").encode("utf-8")
+                file.write(
+                    tar_members.member(f"{key}.{meta['image_ext']}", self._image(result))
+                    + tar_members.member(f"{key}.txt", caption)
+                    + tar_members.member(f"{key}.json", _json_member(meta))
+                )
+        file.write(tar_members.end(file.size))
         return offsets
 
-
-def _member(name: str, size: int) -> tarfile.TarInfo:
-    info = tarfile.TarInfo(name)  # uid, gid and mtime 0, no names, mode 0644
-    info.size = size
-    return info
+    def _image(self, result: dict[str, Any]) -> bytes:
+        size = result["image_size"]
+        self._spool.seek(result["spooled_at"])
+        image = self._spool.read(size)
+        if len(image) != size:
+            raise OSError(f"shard {self.name}: the pictures' spool is shorter than what was added")
+        return image
 
 
 def _json_member(meta: dict[str, Any]) -> bytes:
     """A sample's metadata as compact JSON with sorted keys.
 
-    Ids are hex strings. Columns that are null in some samples only are "" (exif: "{}") here, since
-    Hugging Face's reader takes a column's type from the first samples.
+    Ids and hashes are hex strings. Columns that are null in some samples only are "" (exif: "{}")
+    here, since Hugging Face's reader takes a column's type from the first samples.
     """
     meta["pair_id"] = None if meta["pair_id"] is None else meta["pair_id"].hex()
-    meta["priority"] = None if meta["priority"] is None else f"{meta['priority']:016x}"
+    for name in ("priority", "phash"):
+        meta[name] = None if meta[name] is None else f"{meta[name]:016x}"
     meta["exif"] = meta["exif"] or "{}"
     for name in STRINGS:
         meta[name] = meta[name] or ""
-    text = json.dumps(meta, sort_keys=True, separators=(",", ":"), ensure_ascii=False)
-    return text.encode("utf-8")
+    return orjson.dumps(meta, option=orjson.OPT_SORT_KEYS)
 
 
 def _check_outcome(where: str, outcome: str) -> None:

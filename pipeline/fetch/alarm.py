@@ -10,6 +10,7 @@ where it spans many of them:
   others answered);
 - of the last WINDOW sites that answered nearly all deny us, fail in the same way, or sent pictures
   that cannot be decoded, also of one format alone;
+- the sites of a shard sent one and the same picture;
 - or their share has jumped far above what this process saw before;
 - faults of our own (`internal_error`) above a small number.
 
@@ -336,6 +337,30 @@ def judge_hosts(hosts: Sequence[str], robots: Sequence[str]) -> Evidence | None:
             kind = Kind(set(), set(), "did not answer for their robots.txt", NO_NETWORK)
             return window.evidence("network", kind, "")
     return None
+
+
+def judge_placeholders(urls: Sequence[str], found: Sequence[bool]) -> Evidence | None:
+    """The evidence that a proxy, or whoever keeps us out, answers with one picture for all.
+
+    A site that sent nothing but placeholders counts once, however many. One that fails as a whole
+    is no evidence, then, nor are placeholders beside pictures.
+
+    Args:
+        urls: of a shard's pictures.
+        found: of each, whether it is a placeholder (pipeline.placeholders).
+    """
+    sites: dict[str, Example | None] = {}
+    for url, is_placeholder in zip(urls, found, strict=True):
+        site = site_of(url)
+        if is_placeholder:
+            sites.setdefault(site, ("placeholder", url, None))
+        else:
+            sites[site] = None
+    bad = [example for example in sites.values() if example is not None]
+    if not is_nearly_all(len(bad), len(sites)):
+        return None
+    said = f"{len(bad)} of the {len(sites)} sites of a shard sent nothing but the same few pictures"
+    return Evidence("placeholder", said, _texts(bad), KINDS["foreign"].advice)
 
 
 def _format(content_type: str | None) -> str | None:

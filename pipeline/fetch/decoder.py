@@ -2,10 +2,10 @@
 
 Pictures lie in memory shared with the parent (the file descriptor MEMORY, read here only), in
 DEPTH slots of the policy's `max_bytes`; all else goes over the socket that is its standard input.
-The first message it gets is a length and the policy as JSON; it answers with a length and a JSON
-list of what keeps it from working, empty if nothing. From then on it gets a slot and a length for
-each picture, and answers in order: two lengths, `Decoded` without its bytes as JSON, and the bytes.
-Numbers are four bytes, big-endian.
+The first message it gets is a length and the policy as JSON; from then on a slot and a length for
+each picture. It answers in order, each time with two lengths, JSON, and bytes: to the policy with
+a list of what keeps it from working, empty if nothing, and to a picture with `Decoded` and the
+image. Numbers are four bytes, big-endian.
 
 It may not hold more memory than the policy says beyond what it has at the start, open no file for
 writing that grows, leave no core file; it ends when the parent closes the socket, and on Linux
@@ -23,6 +23,9 @@ import socket
 import struct
 import sys
 import warnings
+from typing import Any
+
+import orjson
 
 DEPTH = 2  # pictures on their way to a decoder
 LENGTH = struct.Struct(">I")
@@ -40,28 +43,25 @@ def main(parent: int, memory: int) -> None:
     _end_with(parent)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     with socket.socket(fileno=0) as connection:
-        stream = connection.makefile("rb")
-        size = _read(stream, LENGTH)
+        size = _read(connection, LENGTH)
         if size is None:
             return
-        settings = stream.read(*size)
+        settings = connection.recv(*size, socket.MSG_WAITALL)
         faults = []
         try:
             decode_resize, policy = _prepare(settings)
         except Exception as error:
             faults.append(f"{type(error).__name__}: {error}")
-        answer = json.dumps(faults).encode()
-        connection.sendall(LENGTH.pack(len(answer)) + answer)
+        _answer(connection, faults, b"")
         if faults:
             return
         distance = slot_bytes(policy.max_bytes)
         shared = mmap.mmap(memory, DEPTH * distance, prot=mmap.PROT_READ)
         with contextlib.suppress(ConnectionError):
-            while (asked := _read(stream, PAIR)) is not None:
+            while (asked := _read(connection, PAIR)) is not None:
                 slot, size = asked
                 result = decode_resize(shared[slot * distance : slot * distance + size], policy)
-                head, image = json.dumps(result.to_json()).encode(), result.image or b""
-                connection.sendall(PAIR.pack(len(head), len(image)) + head + image)
+                _answer(connection, result.to_json(), result.image or b"")
 
 
 def _prepare(settings: bytes):
@@ -94,10 +94,15 @@ def _end_with(parent: int) -> None:
         sys.exit(0)
 
 
-def _read(stream, numbers: struct.Struct) -> tuple[int, ...] | None:
+def _read(connection: socket.socket, numbers: struct.Struct) -> tuple[int, ...] | None:
     """Numbers from the parent, None at the end."""
-    data = stream.read(numbers.size)
+    data = connection.recv(numbers.size, socket.MSG_WAITALL)
     return numbers.unpack(data) if len(data) == numbers.size else None
+
+
+def _answer(connection: socket.socket, said: Any, image: bytes) -> None:
+    head = orjson.dumps(said)
+    connection.sendall(b"".join((PAIR.pack(len(head), len(image)), head, image)))
 
 
 if __name__ == "__main__":

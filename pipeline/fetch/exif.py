@@ -52,7 +52,13 @@ CAMERA = {
 
 
 def read(picture: Image.Image) -> Image.Exif | None:
-    """The EXIF tags of an opened picture, None where there are none or they cannot be read."""
+    """The EXIF tags of an opened picture, None where there are none or they cannot be read.
+
+    A PNG's may follow its pixels, which are decoded here: raises what Pillow does where they cannot
+    be. (Pillow does not raise it a second time, but gives a picture that is black from there on.)
+    """
+    if picture.format == "PNG":
+        picture.load()
     try:
         return picture.getexif() or None
     except Exception:  # damaged metadata is no reason to lose a picture

@@ -12,8 +12,10 @@ class Fetched:
     """What became of one URL; `index` is its position in what `Fetcher.run` was given.
 
     `outcome` is a key of `wit.outcomes.OUTCOMES`. `image` (the bytes to store, without metadata),
-    `extension`, `width`, `height` and `sha256` (of `image`) are set on success; the original sizes
-    (upright) as soon as they are known. `exif` is JSON of how the picture was taken, or None.
+    `extension`, `width`, `height`, `sha256` (of `image`) and `phash` (`pipeline.fetch.phash`) are
+    set on success; the original sizes (upright) as soon as they are known. `exif` is JSON of how
+    the picture was taken, or None; `animated` says of a decoded file whether it has a second frame.
+    `phash` and `animated` are None where another program decodes.
     `bytes_read` and `elapsed_ms` count all requests made for it.
     """
 
@@ -29,6 +31,8 @@ class Fetched:
     content_type: str | None = None
     exif: str | None = None
     sha256: str | None = None
+    phash: int | None = None
+    animated: bool | None = None
     final_url: str | None = None
     bytes_read: int = 0
     elapsed_ms: int = 0

@@ -20,6 +20,7 @@ from wit.web.robots import HostRules
 
 FILES = 16_384
 LOOK_SECONDS = 1.0
+TAKEN_AT_ONCE = 8
 
 
 def _nothing() -> None:
@@ -62,10 +63,15 @@ class Fetcher:
         loop, office = self._start()
         shard = Shard(office, urls, hosts)
         driving = asyncio.run_coroutine_threadsafe(shard.drive(), loop)
+        taken = 0
         try:
             while isinstance(result := _next(shard, look), Fetched):
                 yield result
-                loop.call_soon_threadsafe(shard.taken)
+                taken += 1
+                # Each message wakes the loop up, so while there is more to take it can wait.
+                if taken == TAKEN_AT_ONCE or shard.results.empty():
+                    loop.call_soon_threadsafe(shard.taken, taken)
+                    taken = 0
             if result is not None:
                 raise result
         finally:

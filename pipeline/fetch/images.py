@@ -9,7 +9,8 @@ are img2dataset's to the pixel.
 EXIF orientation is applied; sizes are those of the upright picture. Colours are brought to sRGB
 from an embedded ICC profile; CMYK, palettes and 16 bit become 8-bit RGB or grey; transparency is
 matted on white (`pipeline.fetch.colours`). Of animations the first frame counts. The result carries
-no metadata: it is encoded anew, or stripped losslessly where the original bytes are kept.
+no metadata: it is encoded anew, or stripped losslessly where the original bytes are kept. The
+perceptual hash (`pipeline.fetch.phash`) is that of the upright picture, not padded and not cropped.
 
 `decode_resize` is a pure function of its arguments. It trusts nothing, but native code can still
 crash or hang on hostile bytes: `pipeline.fetch.pool` runs it in a process of its own.
@@ -24,13 +25,16 @@ from typing import Any
 import numpy as np
 from PIL import Image, features
 
-from pipeline.fetch import colours, exif, jpeg, resize
+from pipeline.fetch import colours, exif, jpeg, phash, resize
 from pipeline.fetch.formats import DECODED, sniff, strip, webp_size
 from pipeline.fetch.policy import FetchPolicy
 from wit.errors import UserError
 from wit.outcomes import SUCCESS
 
 SAVE = {"png": "PNG", "webp": "WEBP"}
+ANIMATED = ("gif", "webp", "png", "avif")  # the pages of a TIFF, the views of a JPEG are no motion
+# Of a damaged one libtiff leaves rows as they lay in memory, and says nothing.
+FAX = ("tiff_ccitt", "group3", "group4")
 STORED = {"jpg": "jpeg", "png": "png", "webp": "webp"}  # extension -> name in formats.DECODED
 UPRIGHT = {  # EXIF orientation -> rows and columns as they are to be seen
     1: lambda pixels: pixels,
@@ -46,7 +50,11 @@ UPRIGHT = {  # EXIF orientation -> rows and columns as they are to be seen
 
 @dataclass(slots=True)
 class Decoded:
-    """What became of a picture: `image` is set where `outcome` is success."""
+    """What became of a picture.
+
+    `image`, `phash` and what describes the stored picture are set where `outcome` is success;
+    `animated` (the file has a second frame) wherever there were pixels.
+    """
 
     outcome: str
     message: str | None = None
@@ -58,6 +66,8 @@ class Decoded:
     original_height: int | None = None
     exif: str | None = None
     sha256: str | None = None
+    phash: int | None = None
+    animated: bool | None = None
 
     def to_json(self) -> dict[str, Any]:
         """All fields but the bytes."""
@@ -118,6 +128,8 @@ def _decode_resize(data: bytes, policy: FetchPolicy, result: Decoded) -> None:
         _check_pixels(*size, policy)
     with Image.open(io.BytesIO(data), formats=(DECODED[name],)) as opened:
         _check_pixels(*opened.size, policy)
+        if opened.info.get("compression") in FAX:
+            raise _Rejected("unsupported_format", "tiff (fax)")
         tags = exif.read(opened)
         turn = exif.orientation(tags)
         upright = opened.size[::-1] if turn > 4 else opened.size
@@ -126,31 +138,40 @@ def _decode_resize(data: bytes, policy: FetchPolicy, result: Decoded) -> None:
         size = target_size(*upright, policy)
         if size:  # a very thin picture can grow beyond all bounds
             _check_pixels(*size, policy)
-        moving = name == "webp" and opened.n_frames > 1
         wanted = size[::-1] if size and turn > 4 else size  # as the pixels are stored
         pixels, mode, full, part = _load(data, opened, name, wanted)
         if name == "tiff":  # Pillow turns these itself
             turn, wanted = 1, size
         profile = opened.info.get("icc_profile")
         plain = opened.mode in ("RGB", "L", "P", "1") and "transparency" not in opened.info
+        result.animated = name in ANIMATED and _has_second_frame(opened)  # it may leave the first
     foreign = colours.is_foreign(profile, mode)
     result.exif = exif.as_json(tags)
 
     unchanged = size is None and turn == 1 and plain and not foreign
     if policy.skip_reencode and unchanged and name == STORED[policy.encode_format]:
-        kept = None if moving else strip(data, name)
+        whole = name == "webp" and result.animated  # its first frame does not stand alone
+        kept = None if whole else strip(data, name)
         if kept is not None:
-            _store(result, kept, *upright, policy)
+            _store(result, kept, upright, phash.of_picture(pixels), policy)
             return
     if wanted:
         pixels = resize.fit(pixels, mode, wanted, full, part)
     pixels = UPRIGHT[turn](colours.to_rgb(pixels, mode, profile if foreign else None))
+    hashed = phash.of_picture(pixels)
     if size and policy.resize_mode == "border":
         pixels = resize.pad(pixels, policy.image_size)
     elif size and policy.resize_mode == "center_crop":
         pixels = resize.crop(pixels, policy.image_size)
-    height, width = pixels.shape[:2]
-    _store(result, _encode(pixels, policy), width, height, policy)
+    _store(result, _encode(pixels, policy), pixels.shape[1::-1], hashed, policy)
+
+
+def _has_second_frame(opened: Image.Image) -> bool:
+    """Whether another frame begins after the first; none is decoded."""
+    try:
+        return opened.is_animated
+    except Exception:  # the parser tripped over what follows the first frame
+        return False
 
 
 def _load(
@@ -223,10 +244,13 @@ def _encode(pixels: np.ndarray, policy: FetchPolicy) -> bytes:
     return stored.getvalue()
 
 
-def _store(result: Decoded, image: bytes, width: int, height: int, policy: FetchPolicy) -> None:
+def _store(
+    result: Decoded, image: bytes, size: tuple[int, int], hashed: int, policy: FetchPolicy
+) -> None:
     result.image = image
     result.extension = policy.encode_format
-    result.width, result.height = width, height
+    result.width, result.height = size
+    result.phash = hashed
     result.sha256 = hashlib.sha256(image).hexdigest()
 
 

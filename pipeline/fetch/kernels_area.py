@@ -29,14 +29,16 @@ def as_byte(value):
 
 @njit
 def shrink(
-    source, width, channels, full_height, full_width, part,
+    source, width, channels, full_height, full_width, part, taps,
     bounds, weights, sums, target, new_height, new_width,
 ):  # fmt: skip
     """Writes the smaller picture to `target`.
 
     source: rows of `width` pixels that show full_height x full_width at 1/part of that size; the
-    last row and column may stand for less than a whole one. Room needed: bounds and weights
-    2 new_width, sums a row of the source.
+    last row and column may stand for less than a whole one. taps: the most input pixels that an
+    output pixel covers in a row; those that cover fewer have weights of 0, which change no sum.
+    Room needed: bounds new_width, weights taps new_width, sums a row of the source and then
+    taps pixels, all 0.
     """
     row = width * channels
     part_y, part_x = part * new_height, part * new_width
@@ -44,34 +46,50 @@ def shrink(
     whole_x = float32(part_x) / float32(full_width)
     for x in range(new_width):
         low, high, first, last = span(x, full_width, part_x)
-        bounds[2 * x], bounds[2 * x + 1] = low, high
-        weights[2 * x], weights[2 * x + 1] = first, last
+        bounds[x] = channels * low
+        for tap in range(taps):
+            weight = whole_x if tap < high - low else float32(0)
+            weights[taps * x + tap] = last if tap == high - low else weight
+        weights[taps * x] = first
 
     to = 0
     for y in range(new_height):
         low, high, first, last = span(y, full_height, part_y)
         at = low * row
-        for i in range(row):
-            sums[i] = first * float32(source[at + i])
-        for line in range(low + 1, high + 1):
-            at = line * row
-            weight = last if line == high else whole_y
+        if high == low + 1:  # the most frequent numbers of rows are written out
             for i in range(row):
-                sums[i] += weight * float32(source[at + i])
+                sums[i] = first * float32(source[at + i]) + last * float32(source[at + row + i])
+        elif high == low + 2:
+            for i in range(row):
+                value = first * float32(source[at + i]) + whole_y * float32(source[at + row + i])
+                sums[i] = value + last * float32(source[at + 2 * row + i])
+        else:
+            for i in range(row):
+                sums[i] = first * float32(source[at + i])
+            for line in range(low + 1, high + 1):
+                at = line * row
+                weight = last if line == high else whole_y
+                for i in range(row):
+                    sums[i] += weight * float32(source[at + i])
 
-        if channels == 3:  # written out: the loop over channels takes twice as long
+        if channels == 3 and taps == 3:  # written out: loops over so little take twice as long
             for x in range(new_width):
-                low, high, weight = bounds[2 * x], bounds[2 * x + 1], weights[2 * x]
-                at = 3 * low
+                at = bounds[x]
+                one, two, three = weights[3 * x], weights[3 * x + 1], weights[3 * x + 2]
+                red = one * sums[at] + two * sums[at + 3] + three * sums[at + 6]
+                green = one * sums[at + 1] + two * sums[at + 4] + three * sums[at + 7]
+                blue = one * sums[at + 2] + two * sums[at + 5] + three * sums[at + 8]
+                target[to] = as_byte(red)
+                target[to + 1] = as_byte(green)
+                target[to + 2] = as_byte(blue)
+                to += 3
+        elif channels == 3:
+            for x in range(new_width):
+                at, weight = bounds[x], weights[taps * x]
                 red, green, blue = weight * sums[at], weight * sums[at + 1], weight * sums[at + 2]
-                for _ in range(low + 1, high):
+                for tap in range(1, taps):
                     at += 3
-                    red += whole_x * sums[at]
-                    green += whole_x * sums[at + 1]
-                    blue += whole_x * sums[at + 2]
-                if high > low:
-                    at += 3
-                    weight = weights[2 * x + 1]
+                    weight = weights[taps * x + tap]
                     red += weight * sums[at]
                     green += weight * sums[at + 1]
                     blue += weight * sums[at + 2]
@@ -81,15 +99,12 @@ def shrink(
                 to += 3
         else:
             for x in range(new_width):
-                low, high = bounds[2 * x], bounds[2 * x + 1]
                 for channel in range(channels):
-                    at = channels * low + channel
-                    value = weights[2 * x] * sums[at]
-                    for _ in range(low + 1, high):
+                    at = bounds[x] + channel
+                    value = weights[taps * x] * sums[at]
+                    for tap in range(1, taps):
                         at += channels
-                        value += whole_x * sums[at]
-                    if high > low:
-                        value += weights[2 * x + 1] * sums[at + channels]
+                        value += weights[taps * x + tap] * sums[at]
                     target[to] = as_byte(value)
                     to += 1
     return 0
@@ -101,7 +116,7 @@ KERNELS = {
     "shrink": (
         shrink,
         _int(
-            _bytes, _int, _int, _int, _int, _int,
+            _bytes, _int, _int, _int, _int, _int, _int,
             _int32s, _floats, _floats, _bytes, _int, _int,
         ),
     ),

@@ -17,8 +17,11 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
+
+import orjson
 
 import pipeline
 from pipeline.fetch.decoder import DEPTH, LENGTH, PAIR, slot_bytes
@@ -28,7 +31,6 @@ from wit.errors import UserError
 
 DECODER = "pipeline.fetch.decoder"
 START_SECONDS = 60.0
-BUFFER = 1024 * 1024
 MAX_ANSWER = 1 << 30
 KEPT = 1024 * 1024  # bytes of a slot that stay in memory after a larger picture
 
@@ -40,7 +42,9 @@ class DecoderPool:
 
     def __init__(self, policy: FetchPolicy):
         self.policy = policy
-        self._jobs: asyncio.Queue[Job] = asyncio.Queue()
+        self._jobs: deque[Job] = deque()  # that no process has
+        self._at_work: list[_Child] = []
+        self._surplus = asyncio.Event()  # set where there are more than the processes can take
         self._workers: list[asyncio.Task[None]] = []
         self._fault: Exception | None = None
 
@@ -66,78 +70,103 @@ class DecoderPool:
         if len(data) > self.policy.max_bytes:
             return Decoded("too_many_bytes", f"more than {self.policy.max_bytes} bytes")
         future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()
-        self._jobs.put_nowait((data, future))
+        self._jobs.append((data, future))
+        self._hand_out()
         return await future
+
+    def _hand_out(self) -> None:
+        """Give pictures to the processes that have the fewest."""
+        while self._jobs:
+            child = min(self._at_work, key=lambda child: len(child.pending), default=None)
+            if child is None or len(child.pending) >= DEPTH:
+                self._surplus.set()
+                return
+            job = self._jobs.popleft()
+            if not job[1].done():  # else given up by whoever waited for it
+                child.take(job)
 
     async def _keep_one(self) -> None:
         """Keep one process at work, and start another after it dies."""
         pending: deque[Job] = deque()
         try:
             while True:
-                await self._serve(pending)
+                was_idle = await self._serve(pending)
+                if was_idle:  # the next one starts when there is something to do
+                    self._surplus.clear()
+                    self._hand_out()
+                    await self._surplus.wait()
         except Exception as fault:
             self._fault = fault
-            while not self._jobs.empty():
-                pending.append(self._jobs.get_nowait())
+            pending.extend(self._jobs)
+            self._jobs.clear()
             for _, future in pending:
                 if not future.done():
                     future.set_exception(fault)
 
-    async def _serve(self, pending: "deque[Job]") -> None:
-        """Run one process until it dies; the first of `pending` is then answered for it."""
-        child = _Child(self.policy)
+    async def _serve(self, pending: deque[Job]) -> bool:
+        """Run one process until it dies; the first of `pending` is then answered for it.
+
+        Returns whether there was none.
+        """
+        child = _Child(self.policy, pending, self._hand_out)
         try:
             await child.start()
-            for data, _ in pending:
-                child.send(data)
-            await self._feed(child, pending)
-            return
-        except (asyncio.IncompleteReadError, ConnectionError, ValueError, TypeError):
+            self._at_work.append(child)
+            self._hand_out()
+            decoded = await child.ended
+        except (EOFError, ConnectionError, ValueError, TypeError):
             decoded = Decoded("decoder_crashed", child.reason())
-        except TimeoutError:
-            decoded = Decoded("decoder_timeout")
         finally:
+            if child in self._at_work:
+                self._at_work.remove(child)
             child.end()
-        _answer(pending, decoded)
-
-    async def _feed(self, child: "_Child", pending: "deque[Job]") -> None:
-        """Hand out pictures and take answers; returns if the process died with nothing to do."""
-        while True:
-            while len(pending) < DEPTH and not (pending and self._jobs.empty()):
-                data, future = await self._jobs.get()
-                if future.done():  # given up by whoever waited for it
-                    continue
-                pending.append((data, future))
-                if child.has_ended() and len(pending) == 1:
-                    return
-                child.send(data)
-            async with asyncio.timeout(self.policy.decode_seconds):
-                decoded = await child.receive()
-            _answer(pending, decoded)
+        return not _answer(pending, decoded)
 
 
-def _answer(pending: "deque[Job]", decoded: Decoded) -> None:
-    if pending:
-        _, future = pending.popleft()
-        if not future.done():
-            future.set_result(decoded)
+def _answer(pending: deque[Job], decoded: Decoded) -> bool:
+    """Answer the oldest; False where there is none."""
+    if not pending:
+        return False
+    _, future = pending.popleft()
+    if not future.done():
+        future.set_result(decoded)
+    return True
 
 
-class _Child:
-    """One decoder process, the socket to it, and the memory in which it finds the pictures."""
+class _Child(asyncio.Protocol):
+    """One decoder process, the socket to it, and the memory in which it finds the pictures.
 
-    def __init__(self, policy: FetchPolicy):
+    `pending` are the pictures that it has not answered, oldest first, to begin with those of its
+    predecessor; `answered` is called after each answer. `ended` gives the oldest one's outcome if
+    that took too long; else it raises what ended the process: EOFError, ConnectionError, or, for
+    nonsense in place of an answer, ValueError or TypeError.
+    """
+
+    def __init__(
+        self, policy: FetchPolicy, pending: deque[Job], answered: Callable[[], None]
+    ) -> None:
         self.policy = policy
+        self.pending = pending
+        self.answered = answered
+        self._loop = asyncio.get_running_loop()
+        self.ended: asyncio.Future[Decoded] = self._loop.create_future()
+        self._ready: asyncio.Future[list[str]] = self._loop.create_future()  # what is wrong with it
         self._distance = slot_bytes(policy.max_bytes)
         self._memory: mmap.mmap | None = None
         self._free = deque(range(DEPTH))  # slots
         self._sent: deque[tuple[int, int]] = deque()  # slot and size of what is on its way
+        self._parts: list[bytes] = []  # of an answer
+        self._has, self._needs = 0, PAIR.size  # bytes of it
+        self._overdue = float("inf")  # when the oldest picture has taken too long
+        self._timer: asyncio.TimerHandle | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._reader: asyncio.StreamReader | None = None
-        self._writer: asyncio.StreamWriter | None = None
+        self._transport: asyncio.Transport | None = None
 
     async def start(self) -> None:
-        """Start the process and wait until it is ready; UserError with its reason if it is not."""
+        """Start the process, wait until it is ready, and give it what is pending.
+
+        UserError with its reason if it does not start.
+        """
         ours, theirs = socket.socketpair()
         folder = str(Path(pipeline.__file__).resolve().parents[1])
         path = os.pathsep.join(filter(None, [folder, os.environ.get("PYTHONPATH")]))
@@ -154,39 +183,89 @@ class _Child:
                     start_new_session=True,  # Ctrl-C is for the parent, which ends this
                     env={**os.environ, "PYTHONPATH": path},
                 )
-            self._reader, self._writer = await asyncio.open_connection(sock=ours, limit=BUFFER)
+            self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
             settings = json.dumps(self.policy.to_json()).encode()
-            self._writer.write(LENGTH.pack(len(settings)) + settings)
+            self._transport.write(LENGTH.pack(len(settings)) + settings)
             try:
                 async with asyncio.timeout(START_SECONDS):
-                    (size,) = LENGTH.unpack(await self._reader.readexactly(LENGTH.size))
-                    faults = json.loads(await self._reader.readexactly(size))
-            except (asyncio.IncompleteReadError, ConnectionError, TimeoutError):
+                    faults = await self._ready
+            except (EOFError, ConnectionError, TimeoutError):
                 errors.seek(0)
                 faults = errors.read()[-500:].decode("utf-8", "replace").split("\n")[-2:]
                 faults = faults or ["no answer"]
         if faults:
             raise UserError(f"the picture decoder does not start: {' '.join(faults).strip()}")
+        for data, _ in self.pending:
+            self._send(data)
+        self._begin_next()
+        self._watch()
 
-    def send(self, data: bytes) -> None:
+    def take(self, job: Job) -> None:
         """Hand over a picture (of `max_bytes` at most, DEPTH at most at a time); never waits."""
-        assert self._writer is not None
+        self.pending.append(job)
+        if len(self.pending) == 1:
+            self._begin_next()
+        self._send(job[0])
+
+    def _send(self, data: bytes) -> None:
+        assert self._transport is not None
         assert self._memory is not None
         slot, size = self._free.popleft(), len(data)
         start = slot * self._distance
         self._memory[start : start + size] = data
-        self._writer.write(PAIR.pack(slot, size))
         self._sent.append((slot, size))
+        self._transport.write(PAIR.pack(slot, size))
 
-    async def receive(self) -> Decoded:
-        """The next answer; IncompleteReadError when the process is dead."""
-        assert self._reader is not None
-        head, image = PAIR.unpack(await self._reader.readexactly(PAIR.size))
-        if head + image > MAX_ANSWER:
-            raise ValueError("the decoder sends more than any picture has")
-        answer = await self._reader.readexactly(head + image)
-        self._put_back(*self._sent.popleft())
-        return Decoded(**json.loads(answer[:head].decode()), image=answer[head:] or None)
+    def _begin_next(self) -> None:
+        limit = self._loop.time() + self.policy.decode_seconds
+        self._overdue = limit if self.pending else float("inf")
+
+    def _watch(self) -> None:
+        """See whether the oldest picture is overdue, and again when it or a next one may be."""
+        now = self._loop.time()
+        if now >= self._overdue:
+            self._end_with(Decoded("decoder_timeout"))
+        else:
+            moment = min(self._overdue, now + self.policy.decode_seconds)
+            self._timer = self._loop.call_at(moment, self._watch)
+
+    def data_received(self, data: bytes) -> None:
+        """Collect answers and hand them on."""
+        self._parts.append(data)
+        self._has += len(data)
+        if self._has < self._needs:
+            return
+        data, at = b"".join(self._parts), 0
+        self._needs = PAIR.size
+        while len(data) - at >= self._needs and not self.ended.done():
+            sizes = PAIR.unpack_from(data, at)
+            whole = PAIR.size + sum(sizes)
+            if len(data) - at >= whole:
+                start = at + PAIR.size
+                image = start + sizes[0]
+                at += whole
+                self._take_answer(data[start:image], data[image:at])
+            elif whole > MAX_ANSWER:
+                self._end_with(ValueError("the decoder sends more than any picture has"))
+            else:
+                self._needs = whole
+        self._parts = [data[at:]]
+        self._has = len(data) - at
+
+    def _take_answer(self, head: bytes, image: bytes) -> None:
+        try:
+            said = orjson.loads(head)
+            if not self._ready.done():
+                self._ready.set_result(said)
+                return
+            decoded = Decoded(**said, image=image or None)
+            self._put_back(*self._sent.popleft())
+        except (ValueError, TypeError, IndexError) as error:
+            self._end_with(ValueError(f"the decoder says what is no answer: {error}"))
+            return
+        _answer(self.pending, decoded)
+        self._begin_next()
+        self.answered()
 
     def _put_back(self, slot: int, size: int) -> None:
         self._free.append(slot)
@@ -194,9 +273,18 @@ class _Child:
             assert self._memory is not None
             self._memory.madvise(mmap.MADV_REMOVE, slot * self._distance, size)
 
-    def has_ended(self) -> bool:
-        """Whether the process is known to be dead."""
-        return self._reader is None or self._reader.at_eof()
+    def connection_lost(self, exc: Exception | None) -> None:
+        """The process is dead, or as good as dead."""
+        self._end_with(exc or EOFError())
+
+    def _end_with(self, end: Decoded | Exception) -> None:
+        waited: asyncio.Future[Any] = self.ended if self._ready.done() else self._ready
+        if waited.done():
+            return
+        if isinstance(end, Exception):
+            waited.set_exception(end)
+        else:
+            waited.set_result(end)
 
     def reason(self) -> str:
         """How the process died."""
@@ -210,8 +298,12 @@ class _Child:
 
     def end(self) -> None:
         """Kill the process and forget it."""
-        if self._writer is not None:
-            self._writer.close()
+        self.ended.cancel()
+        self._ready.cancel()
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._transport is not None:
+            self._transport.close()
         if self._process is not None:
             self._process.kill()
             self._process.wait()

@@ -47,6 +47,7 @@ def shrink(
         raise ValueError(f"{width}x{height} pixels do not get smaller to {new_width}x{new_height}")
     channels = pixels.shape[2] if pixels.ndim == 3 else 1
     target = np.empty((new_height, new_width, *pixels.shape[2:]), np.uint8)
+    taps = (full_width - 1) // (part * new_width) + 2
     kernels_loader.load(KERNELS)["shrink"](
         np.ascontiguousarray(pixels, np.uint8),
         width,
@@ -54,9 +55,10 @@ def shrink(
         full_height,
         full_width,
         part,
-        np.empty(2 * new_width, np.int32),
-        np.empty(2 * new_width, np.float32),
-        np.empty(width * channels, np.float32),
+        taps,
+        np.empty(new_width, np.int32),
+        np.empty(taps * new_width, np.float32),
+        np.zeros((width + taps) * channels, np.float32),
         target,
         new_height,
         new_width,

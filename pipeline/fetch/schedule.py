@@ -68,9 +68,9 @@ class Shard:
 
     # --- called from outside ------------------------------------------------------------------
 
-    def taken(self) -> None:
-        """The caller has taken a result: its place is free."""
-        self._held -= 1
+    def taken(self, results: int) -> None:
+        """The caller has taken so many results: their places are free."""
+        self._held -= results
         self._wake.set()
 
     def stop(self) -> None:

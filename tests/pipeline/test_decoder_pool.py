@@ -14,7 +14,7 @@ from PIL import Image
 from pipeline.fetch.decoder import slot_bytes
 from pipeline.fetch.images import decode_resize
 from pipeline.fetch.policy import FetchPolicy
-from pipeline.fetch.pool import DecoderPool, _Child, _shared_file
+from pipeline.fetch.pool import DecoderPool, _shared_file
 
 MEGABYTE = 1_000_000
 shared_in_memory = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file is shared")
@@ -61,26 +61,21 @@ def test_a_picture_that_has_no_room_is_named():
 
 @shared_in_memory
 def test_the_memory_of_large_pictures_is_given_back():
-    settings = policy()
-
     async def run():
-        child = _Child(settings)
-        await child.start()
-        try:
-            held = []
-            for size in (4 * MEGABYTE, 4 * MEGABYTE, 1000):
-                child.send(picture(7, size))
-                await child.receive()
-                held.append(held_by(child))
-            return held
-        finally:
-            child.end()
+        pool = DecoderPool(policy(decode_workers=1))
+        pool.start()
+        held = []
+        for size in (4 * MEGABYTE, 4 * MEGABYTE, 1000):
+            await pool.decode(picture(7, size))
+            held.append(held_of_decoders())
+        await pool.close()
+        return held
 
     assert max(asyncio.run(run())) < 2 * MEGABYTE
 
 
-def held_by(child: _Child) -> int:
-    """Bytes of the memory shared with a decoder that are in use."""
+def held_of_decoders() -> int:
+    """Bytes of the memory shared with the decoder that are in use."""
     maps = Path("/proc/self/smaps").read_text()
     (kilobytes,) = re.findall(r"/memfd:pictures.*?^Pss: +(\d+) kB", maps, re.DOTALL | re.MULTILINE)
     return int(kilobytes) * 1024

@@ -171,6 +171,45 @@ def test_of_an_animation_the_first_frame_counts():
         assert green < 20
 
 
+@pytest.mark.parametrize("kind", ["GIF", "WEBP", "PNG", "AVIF"])
+def test_a_second_frame_makes_an_animation(kind):
+    frames = {"save_all": True, "append_images": [photo().rotate(180)], "duration": 50}
+    assert decode_resize(stored(photo(), kind, **frames), policy()).animated is True
+    assert decode_resize(stored(photo(), kind), policy()).animated is False
+
+
+def test_pages_and_views_are_no_animation():
+    for kind in ("TIFF", "MPO"):
+        several = stored(photo(), kind, save_all=True, append_images=[photo().rotate(180)])
+        assert Image.open(io.BytesIO(several)).n_frames == 2
+        assert decode_resize(several, policy()).animated is False
+
+
+def test_an_animation_is_known_without_its_other_frames_and_not_of_what_shows_nothing():
+    noise = Image.effect_noise((320, 240), 50)
+    moving = stored(photo(), "GIF", save_all=True, append_images=[noise], duration=50)
+    cut = decode_resize(moving[:-50_000], policy())  # within the second frame
+    assert (cut.outcome, cut.animated) == ("success", True)
+    assert decode_resize(moving[:5000], policy()).animated is None
+    without_its_head = stored(photo(), "GIF")[:-1] + b",\0\0"
+    ended = decode_resize(without_its_head, policy())
+    assert (ended.outcome, ended.animated) == ("success", False)
+    assert decode_resize(moving, policy(min_image_size=1000)).animated is None
+
+
+def test_a_gif_with_a_hundred_frames_costs_as_much_as_one_with_two(monkeypatch):
+    from PIL import GifImagePlugin
+
+    loaded, load = [], GifImagePlugin.GifImageFile.load
+    monkeypatch.setattr(
+        GifImagePlugin.GifImageFile, "load", lambda self: loaded.append(self.tell()) or load(self)
+    )
+    frames = [photo(32, 24).rotate(3 * turn) for turn in range(1, 100)]
+    moving = stored(photo(32, 24), "GIF", save_all=True, append_images=frames, duration=50)
+    assert decode_resize(moving, policy()).animated is True
+    assert set(loaded) == {0}
+
+
 # --- strangers --------------------------------------------------------------------------------
 
 

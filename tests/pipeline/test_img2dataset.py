@@ -36,6 +36,7 @@ def test_pictures_and_failures_are_matched_by_their_index(stand_in, tmp_path):
     assert (first.outcome, second.outcome) == (SUCCESS, SUCCESS)
     assert first.image == second.image == f"{HOST}/same".encode()
     assert (first.width, first.height, first.original_width, first.original_height) == (2, 1, 4, 2)
+    assert first.phash is first.animated is None
     assert first.exif == '{"Image Make": "Canon"}'  # where it was taken is left out
     assert (forbidden.outcome, forbidden.message) == ("robots_disallowed", "robots.txt forbids it")
     assert (gone.outcome, gone.message) == ("not_found", "HTTP Error 404: Not Found")

@@ -74,6 +74,7 @@ def fetched(number: int = ROWS) -> list[Fetched]:
             exif = None if i < 8 else '{"Orientation":1}'
             picture = Fetched(i, "success", None, image, "jpg", width, height, width, height)
             picture.content_type, picture.exif = "image/jpeg", exif
+            picture.phash, picture.animated = i * 2**60 % 2**64 + i, i % 3 == 0
             results.append(picture)
     return results
 

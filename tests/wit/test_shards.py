@@ -90,7 +90,7 @@ def test_the_table_has_the_columns_of_img2dataset_then_ours_and_agrees_with_the_
         elif result.outcome != "success":
             assert row["outcome"] == result.outcome
             assert row["error_message"] == (result.message or result.outcome)
-            assert row["sha256"] is row["image_offset"] is row["image_size"] is None
+            assert row["sha256"] is row["phash"] is row["image_offset"] is row["image_size"] is None
         else:
             offset, size = row["image_offset"], row["image_size"]
             assert offsets[f"{row['key']}.jpg"] == (offset, size)
@@ -100,6 +100,8 @@ def test_the_table_has_the_columns_of_img2dataset_then_ours_and_agrees_with_the_
             assert member["url"] == row["url"]
             assert member["pair_id"] == row["pair_id"].hex()
             assert int(member["priority"], 16) == row["priority"]
+            assert (row["phash"], row["animated"]) == (result.phash, result.animated)
+            assert (member["phash"], member["animated"]) == (f"{result.phash:016x}", i % 3 == 0)
             assert member["query_ids"] == row["query_ids"]
             assert list(member) == sorted(member)
 

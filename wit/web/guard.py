@@ -14,6 +14,7 @@ exact: `allow_addresses` lists IP:PORT, `resolve` maps a host name to an IP or I
 itself be global or allowed).
 """
 
+import functools
 import ipaddress
 import re
 from collections.abc import Iterable, Mapping
@@ -24,6 +25,7 @@ import idna
 from wit.errors import UserError
 
 MAX_URL = 8192  # characters
+KEPT = 4096  # judged hosts that are remembered
 DEFAULT_PORTS = {"http": 80, "https": 443}
 
 NOT_GLOBAL_4 = [
@@ -79,6 +81,7 @@ METADATA_HOSTS = frozenset(
 SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*):")
 HOST = re.compile(r"[a-z0-9_-]{1,63}(\.[a-z0-9_-]{1,63})*")
 AUTHORITY = re.compile(r"(\[[^\[\]]*\]|[^:\[\]]*)(?::([0-9]*))?")
+IPV4 = re.compile(r"[0-9]{1,3}(\.[0-9]{1,3}){3}")
 NUMBER = re.compile(r"[0-9]+|0[xX][0-9A-Fa-f]*")
 TO_QUOTE_IN_QUERY = re.compile(r"[\x00-\x20\"#'<>\x7f-\U0010ffff]+")
 TO_QUOTE_IN_PATH = re.compile(r"[\x00-\x20\"#<>?^`{}\x7f-\U0010ffff]+")
@@ -164,6 +167,7 @@ def _relative(path: str, query: str, base: Target) -> str:
     return base_path + (_query(query) if query else base_mark + base_query)
 
 
+@functools.lru_cache(maxsize=KEPT)
 def _authority(text: str, scheme: str) -> tuple[str, int]:
     if "@" in text:
         raise Refused("invalid_url", "a user name or password in the URL")
@@ -200,6 +204,8 @@ def _host(text: str) -> str:
 
 
 def _is_ipv4(host: str) -> bool:
+    if not IPV4.fullmatch(host):
+        return False
     try:
         return bool(ipaddress.IPv4Address(host))
     except ValueError:
@@ -266,6 +272,7 @@ class Guard:
     def __init__(self, allow_addresses: Iterable[str] = (), resolve: Mapping[str, str] = {}):
         self.allowed = frozenset(map(_address_and_port, allow_addresses))
         self.names = {_name(name): _place(f"{name}:{ip}", ip) for name, ip in resolve.items()}
+        self._admitted: set[tuple[str, int]] = set()
 
     def check(self, address: str, port: int) -> None:
         """Raise Refused unless this address may be connected to on this port."""
@@ -278,6 +285,8 @@ class Guard:
     def admit(self, target: Target) -> None:
         """Raise Refused for a target that need not be resolved to be refused."""
         host = target.host
+        if (host, target.port) in self._admitted:
+            return
         if host.startswith("[") or _is_ipv4(host):
             self.check(host.strip("[]"), target.port)
         elif host not in self.names:
@@ -286,6 +295,9 @@ class Guard:
                 raise Refused("forbidden_address", f"{host} is a name of a local network")
             if target.port in BAD_PORTS:
                 raise Refused("forbidden_address", f"port {target.port} is another protocol's")
+        if len(self._admitted) >= KEPT:
+            self._admitted.clear()
+        self._admitted.add((host, target.port))
 
     def is_excepted(self, host: str, address: str) -> bool:
         """Whether an exception names this host or (on any port) this address."""
