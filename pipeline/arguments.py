@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from pipeline import engine
+from pipeline.forecast import options as forecast
 from wit.console import Arguments, parse_size
 from wit.errors import UserError
 
@@ -54,7 +55,7 @@ def parser() -> argparse.ArgumentParser:
         help="WARC, WAT, ARC or table (Parquet, CSV, TSV, JSONL) files, local or remote; a glob; "
         "a folder; @FILE with a path a line; cc:CRAWL-ID[:wat|:warc]",
     )
-    add("--out", required=True, metavar="DIR", help="output folder, local or remote")
+    add("--out", metavar="DIR", help="output folder, local or remote")
     add(
         "--queries",
         required=True,
@@ -68,6 +69,7 @@ def parser() -> argparse.ArgumentParser:
     _add_manners(top.add_argument_group("manners").add_argument)
     engine.add_options(top.add_argument_group("engine").add_argument)
     _add_work(top.add_argument_group("work").add_argument)
+    forecast.add_options(top.add_argument_group("forecast").add_argument)
     return top
 
 
@@ -149,9 +151,17 @@ def _add_pictures(add: Add) -> None:
     add(
         "--max-pixels", default=100_000_000, help="before decoding (default: %(default)s)", **pixels
     )
+    add(
+        "--placeholder-urls",
+        type=_count,
+        default=10,
+        metavar="N",
+        help="a picture under N URLs with N texts is left out; 0 keeps all (default: %(default)s)",
+    )
 
 
 def _add_manners(add: Add) -> None:
+    number = {"type": _positive, "metavar": "N"}
     add(
         "--contact",
         metavar="URL|MAIL",
@@ -176,10 +186,9 @@ def _add_manners(add: Add) -> None:
     )
     add(
         "--host-concurrency",
-        type=_positive,
         default=2,
-        metavar="N",
         help="requests to one host at a time (default: %(default)s)",
+        **number,
     )
     add(
         "--address-concurrency",
@@ -202,14 +211,13 @@ def _add_manners(add: Add) -> None:
         help="do not ask each host for its /.well-known/tdmrep.json, by which it may reserve text "
         "and data mining (default: ask once, after robots.txt)",
     )
+    seconds = {"type": float, "metavar": "SECONDS"}
     add(
         "--timeout",
-        type=float,
         default=60.0,
-        metavar="SECONDS",
         help="for one picture with all its redirects (default: %(default)s)",
+        **seconds,
     )
-    seconds = {"type": float, "metavar": "SECONDS"}
     add(
         "--connect-timeout",
         default=10.0,
@@ -244,10 +252,9 @@ def _add_manners(add: Add) -> None:
     )
     add(
         "--concurrency",
-        type=_positive,
         default=256,
-        metavar="N",
         help="pictures under way in a process (default: %(default)s)",
+        **number,
     )
     exact = {"action": "append", "default": []}
     add(
@@ -387,9 +394,5 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
         raise UserError(f"--wave-hours {options.wave_hours} is not above 0")
     if options.max_hours is not None and not options.max_hours > 0:
         raise UserError(f"--max-hours {options.max_hours} is not above 0")
-    if not (options.user_agent or options.contact or options.until):
-        raise UserError(
-            "--contact is needed to fetch: a URL or a mail address where the owner of a host can "
-            "reach you (--until select asks no host and needs none)"
-        )
+    forecast.check(options)
     return options, beam_options

@@ -120,7 +120,7 @@ class Blocked:
         outcome = self.outcomes(pa.table(values, names))[0].as_py()
         if outcome is not None:
             fetched.outcome, fetched.message = outcome, f"{outcome}: the picture or a redirect"
-            fetched.image = fetched.sha256 = fetched.exif = None
+            fetched.image = fetched.sha256 = fetched.phash = fetched.exif = None
             fetched.width = fetched.height = None
 
 

@@ -17,12 +17,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import blocking, lanes, vigil
+from pipeline import blocking, lanes, placeholders, traits, vigil
 from pipeline.balance import FAILED, FETCHED, counting_order
 from pipeline.limits import Over
 from pipeline.run import READERS, Run, load_run
 from pipeline.waves import RESULT
 from wit import blocks, shards, storage, takedown
+from wit.blocklist import Index
 from wit.web.rates import Share
 from wit.web.robots import HostRules, allowed, robots_table
 
@@ -97,35 +98,54 @@ def plan_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach) 
     lanes.plan_lane(run, wave, lane, lambda rules, urls: allowed(rules, agent, urls), blocked)
 
 
+def fetch_pilot(run: Run, wave: int, lane: int, progress: Progress, reach: Reach) -> None:
+    """Writes the lane's first shard and, last, fetched/W/L.pilot: what the other shards learn."""
+    ids = lanes.planned_shards(run, wave)[lane]
+    if fetch_shards(run, wave, lane, ids, 1, progress, reach):
+        table = storage.read_table(shard_path(run, ids.start), placeholders.COLUMNS)
+        least = run.config.placeholder_urls
+        placeholders.write_met(placeholders.pilot_path(run, lane), placeholders.met(table), least)
+
+
 def fetch_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach) -> None:
     """Writes the lane's shards in turn and, last, fetched/W/L.results for the next wave."""
-    numbers = storage.read_json(run.wave_path("lanes", wave, "shards.json"))
-    first, count = numbers["lanes"][lane]
+    ids = lanes.planned_shards(run, wave)[lane]
+    if fetch_shards(run, wave, lane, ids, len(ids), progress, reach):
+        path = run.wave_path("lanes", wave, f"{lane:04d}.parquet")
+        write_results(run, wave, lane, ids, storage.read_table(path, ["host"])["host"])
+
+
+def fetch_shards(
+    run: Run, wave: int, lane: int, ids: range, count: int, progress: Progress, reach: Reach
+) -> bool:
+    """Makes the first of a lane's shards as far as they are not done; False where a limit came."""
     path = run.wave_path("lanes", wave, f"{lane:04d}.parquet")
-    total = storage.read_json(run.wave_path("lanes", wave, f"{lane:04d}.json"))["rows"]
+    rows = storage.read_json(run.wave_path("lanes", wave, f"{lane:04d}.json"))["rows"]
     folder, size = run.path(SHARDS), run.config.shard_size
-    ids = range(first, first + count)
-    pending = [i for i in ids if not shards.is_done(folder, i)]
-    done = total - sum(min(size, total - (i - first) * size) for i in pending)
+    total = min(rows, count * size)
+    pending = [i for i in ids[:count] if not shards.is_done(folder, i)]
+    done = total - sum(min(size, total - (i - ids.start) * size) for i in pending)
     progress(done, total)
-    if pending:
-        hosts = storage.read_table(run.wave_path("lanes", wave, f"{lane:04d}.hosts.parquet"))
-        kept_out = blocking.load(run, reach.session)
-        parts = partial(lanes.owners_part, run.out, wave)
-        other = partial(share_of_other, run, wave, lane, reach)
-        rules = HostRules.from_table(hosts, lane, run.config.lanes, parts, other)
-        rules = blocking.UnblockedRules(rules, kept_out)
-        fetcher = shared_fetcher(run.out, reach)
-        batched = run.config.fetch.get("engine") == "img2dataset"
-        watch = vigil.Vigil(run, reach, progress, done, total, batched)
-        for shard_id in pending:
-            part = lanes.read_shard(path, shard_id - first)
-            try:
-                watch.may_begin()
-                fetch_shard(run, fetcher, shard_id, part, rules, kept_out, watch)
-            except Over:
-                return
-    write_results(run, wave, lane, ids, storage.read_table(path, ["host"])["host"])
+    if not pending:
+        return True
+    hosts = storage.read_table(run.wave_path("lanes", wave, f"{lane:04d}.hosts.parquet"))
+    kept_out = blocking.load(run, reach.session)
+    parts = partial(lanes.owners_part, run.out, wave)
+    other = partial(share_of_other, run, wave, lane, reach)
+    rules = HostRules.from_table(hosts, lane, run.config.lanes, parts, other)
+    rules = blocking.UnblockedRules(rules, kept_out)
+    fetcher = shared_fetcher(run.out, reach)
+    batched = run.config.fetch.get("engine") == "img2dataset"
+    watch = vigil.Vigil(run, reach, progress, done, total, batched)
+    for shard_id in pending:
+        part = lanes.read_shard(path, shard_id - ids.start)
+        known = placeholders.known_to(run, wave, ids, shard_id)
+        try:
+            watch.may_begin()
+            fetch_shard(run, fetcher, shard_id, part, rules, kept_out, known, watch)
+        except Over:
+            return False
+    return True
 
 
 def share_of_other(run: Run, wave: int, lane: int, reach: Reach, server: str) -> Share:
@@ -203,9 +223,13 @@ def fetch_shard(
     rows: pa.Table,
     rules: HostRules,
     kept_out: blocking.Blocked,
+    known: Index | None,
     watch: vigil.Vigil,
 ) -> None:
-    """Fetches a shard's rows and commits them; rows with a preset outcome are not asked for."""
+    """Fetches a shard's rows and commits them; rows with a preset outcome are not asked for.
+
+    `known` are the placeholders that are known; None where they are stored as any picture.
+    """
     start, rows = time.time(), kept_out.mark(rows)
     asked = np.flatnonzero(pc.is_null(rows["preset"]).to_numpy())
     urls = rows["url"].take(pa.array(asked)).to_pylist()
@@ -218,27 +242,47 @@ def fetch_shard(
             fetched.index = int(asked[fetched.index])
             writer.add(fetched)
         watch.settle()
+        if known is not None:
+            brought, found = placeholders.leave_out(
+                writer, rows["pair_id"], known, run.config.placeholder_urls
+            )
+            watch.weigh_placeholders(rows["url"].take(pa.array(brought)), found)
         end = time.time()
         writer.commit({"start_time": start, "end_time": end, "duration": end - start})
 
 
-def write_results(run: Run, wave: int, lane: int, ids: range, host: pa.ChunkedArray) -> None:
-    """Writes fetched/W/L.hosts.parquet, rows and pictures of each host, and, last, L.results.
+def shard_path(run: Run, shard_id: int) -> str:
+    """Returns where a finished shard's Parquet file stands."""
+    return shards.final_path(run.path(SHARDS), shards.shard_name(shard_id), "parquet")
 
-    The results say what became of each row, for the groups that drew them; `host` is the rows'.
+
+def write_results(run: Run, wave: int, lane: int, ids: range, host: pa.ChunkedArray) -> None:
+    """Writes fetched/W/L.hosts.parquet, rows and pictures of each host, L.met and L.results, last.
+
+    L.met are the pictures that the lane has met more than once, L.traits.json what the stored pairs
+    are like, for the report; the results say what became of each row, for the groups that drew
+    them; `host` is the rows'.
     """
     group_of = np.empty(len(run.config.sources), np.int32)
     for number, group in enumerate(run.groups):
         group_of[group.start : group.stop] = number
-    parts = [np.empty(0, RESULT)]
+    parts, met = [np.empty(0, RESULT)], [np.empty(0, placeholders.PICTURE)]
+    columns = {*placeholders.COLUMNS, *traits.COLUMNS, "source", "row"}
+    counted = traits.no_traits()
     for shard_id in ids:
-        path = shards.final_path(run.path(SHARDS), shards.shard_name(shard_id), "parquet")
-        table = storage.read_table(path, ["source", "row", "outcome"])
+        table = storage.read_table(shard_path(run, shard_id), sorted(columns))
         part = np.empty(len(table), RESULT)
         part["source"], part["row"] = table["source"].to_numpy(), table["row"].to_numpy()
         success = pc.equal(table["outcome"], "success").to_numpy()
         part["status"] = np.where(success, FETCHED, FAILED)
         parts.append(part)
+        met.append(placeholders.met(table))
+        counted = traits.add_traits([counted, traits.count_traits(table)])
+    if least := run.config.placeholder_urls:
+        path = placeholders.met_path(run, wave, lane)
+        placeholders.write_met(path, np.concatenate(met), least)
+    path = run.wave_path("fetched", wave, f"{lane:04d}.traits.json")
+    storage.write_json(path, traits.to_json(counted))
     results = np.concatenate(parts)
     fetched = pa.array((results["status"] == FETCHED).astype(np.int64))
     hosts = pa.table({"host": host, "fetched": fetched}).group_by("host", use_threads=False)

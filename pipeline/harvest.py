@@ -1,7 +1,8 @@
 """`wit harvest`: the whole flow on one screen.
 
     sources -> extract and match -> keys -> unique -> count                  (once)
-            -> collect -> thresholds -> select -> robots -> lanes -> fetch   (each wave)
+            -> collect -> thresholds -> select -> robots -> lanes
+            -> pilot (first wave) -> fetch                                   (each wave)
             -> coverage -> manifest, report
 
 Every arrow is a folder of files (pipeline.run), every step a stage of one Beam pipeline
@@ -11,6 +12,7 @@ Every arrow is a folder of files (pipeline.run), every step a stage of one Beam 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -32,8 +34,13 @@ if TYPE_CHECKING:
 
 
 def main(argv: list[str]) -> int:
-    """Runs or resumes a harvest; the exit code."""
+    """Runs or resumes a harvest, or forecasts it; the exit code."""
     options, beam_options = parse(argv)
+    if options.dry_run:
+        from pipeline.forecast.command import dry_run
+
+        dry_run(options)
+        return 0
     harvest(options, beam_options)
     return 0
 
@@ -67,12 +74,22 @@ def harvest(options: argparse.Namespace, beam_options: list[str]) -> Run:
             blocking.install(run, options.blocklist, screen.begin)
         install(run, queries.table)
         stood = len(shards.list_shards(run.path("shards")))
-        session = run_stages(run, options, beam_options, clock)
+        if not limits.is_at_end(run):
+            storage.remove(run.path("report.html"))
+        try:
+            session = run_stages(run, options, beam_options, clock)
+        except UserError as error:
+            with contextlib.suppress(UserError, FileNotFoundError):  # the first error is to be told
+                report_unfinished(run, f"it failed; {error}")
+            raise
         if limit := limits.stopped_by(run, session):
+            report_unfinished(run, f"stopped by {limit}, as asked")
             print("\n".join(limits.last_lines(run, limit, stood)))
         elif options.until:
             from pipeline.summary import so_far
 
+            if not limits.is_at_end(run):
+                report_unfinished(run, f"stopped after {options.until}, as asked")
             print("\n".join(so_far(run)))
             print(f"stopped after {options.until}, as asked; without --until the run goes on")
         else:
@@ -80,7 +97,7 @@ def harvest(options: argparse.Namespace, beam_options: list[str]) -> Run:
 
             with Screen() as screen:
                 screen.begin("writing the summary and the report")
-                funnel = summarise(run)
+                funnel = summarise(run, options.contact or options.user_agent or "")
                 for line in took(run):
                     screen.done(line)
             tell(run, funnel)
@@ -89,15 +106,26 @@ def harvest(options: argparse.Namespace, beam_options: list[str]) -> Run:
     return run
 
 
+def report_unfinished(run: Run, why: str) -> None:
+    """Writes the report of a run that is not at its end."""
+    from pipeline import summary
+
+    summary.report_unfinished(run, why)
+
+
 def tell(run: Run, funnel: dict[str, int]) -> None:
     """Prints where the candidates went and where the report is."""
+    from pipeline import placeholders
+
     links = sum(funnel.values())
     print(f"{links:,} image links and rows, each in one row of:")
     for reason, count in sorted(funnel.items(), key=lambda item: (-item[1], item[0])):
         if count:
             print(f"  {count:>12,}  {reason}")
+    print(f"placeholders  {placeholders.told(run)}")
     print(f"shards   {run.path('shards')}")
     print(f"report   {run.path('report.html')}")
+    print(f"card     {run.path('README.md')}, croissant.json")
 
 
 def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str], clock: Clock) -> str:

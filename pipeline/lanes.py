@@ -280,6 +280,12 @@ def number_shards(run: Run, wave: int) -> None:
     storage.write_json(run.wave_path("lanes", wave, "shards.json"), {"lanes": lanes, "next": first})
 
 
+def planned_shards(run: Run, wave: int) -> list[range]:
+    """Returns the ids of each lane's shards, once they are numbered."""
+    numbers = storage.read_json(run.wave_path("lanes", wave, "shards.json"))["lanes"]
+    return [range(first, first + count) for first, count in numbers]
+
+
 # --- waves ------------------------------------------------------------------------------------
 
 

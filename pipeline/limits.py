@@ -95,13 +95,16 @@ class ByteCount:
 def stopped_by(run: Run, session: str) -> str | None:
     """Returns the limit that ended a session before the run's end; None where none did."""
     path = stop_path(run.out, session)
-    if not storage.exists(path):
-        return None
-    made = set(storage.list_names(run.path("coverage")))
-    if all(f"{group:04d}.npy" in made for group in range(len(run.groups))):
+    if not storage.exists(path) or is_at_end(run):
         return None
     limit: str = storage.read_json(path)["limit"]
     return limit
+
+
+def is_at_end(run: Run) -> bool:
+    """Returns whether every stage is finished; what is left is to sum up."""
+    made = set(storage.list_names(run.path("coverage")))
+    return all(f"{group:04d}.npy" in made for group in range(len(run.groups)))
 
 
 def standing(run: Run) -> dict[str, int]:
@@ -135,4 +138,5 @@ def last_lines(run: Run, limit: str, before: int) -> list[str]:
             )
     else:
         lines.append("no shard is planned yet")
-    return [*lines, "the same command goes on from here"]
+    report = f"report   {run.path('report.html')}"
+    return [*lines, report, "the same command goes on from here"]

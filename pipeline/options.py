@@ -37,6 +37,8 @@ def make_config(
         check_languages(options.language)
     reach = json.loads(reach_settings(options))
     FetchPolicy.from_json({"user_agent": NOBODY, **fetch_settings(options), **reach})
+    if options.placeholder_urls == 1:
+        raise UserError("--placeholder-urls 1: no picture is left; 2 is the least, 0 keeps all")
     tell("reading the query list")
     queries = read_list(options.queries, options.match)
     tell("looking into the inputs")
@@ -64,6 +66,7 @@ def make_config(
         identify_language=options.identify_language,
         lanes=options.lanes,
         shard_size=options.shard_size,
+        placeholder_urls=options.placeholder_urls,
         waves=options.waves,
         wave_hours=options.wave_hours,
         fetch=fetch_settings(options),

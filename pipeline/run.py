@@ -12,6 +12,8 @@
     OUT/hosts/W/B.parquet            hosts of a wave with their robots.txt
     OUT/lanes/W/L.parquet            a lane's rows in the order they are fetched
     OUT/fetched/W/L.results          what became of them
+    OUT/fetched/W/L.met              pictures that a lane has met more than once
+    OUT/placeholders.parquet         those under so many addresses that they are none
     OUT/shards/NNNNN.tar ...         the dataset, with manifest.json
     OUT/coverage.parquet hosts.parquet report.html manifest.json
 
@@ -55,6 +57,8 @@ class Config:
         identify_language: whether the language column is filled.
         lanes: L, into which hosts are hashed.
         shard_size: pairs a shard, at most 10,000.
+        placeholder_urls: under how many URLs, with as many texts, one picture is a placeholder; 0
+            where none is.
         waves: rounds of fetching.
         wave_hours: a wave plans at most this many hours of a host's rate.
         fetch: the part of pipeline.fetch.FetchPolicy that decides bytes.
@@ -76,6 +80,7 @@ class Config:
     identify_language: bool = False
     lanes: int = 8
     shard_size: int = 10_000
+    placeholder_urls: int = 10
     waves: int = 4
     wave_hours: float = 24.0
     fetch: dict[str, Any] = field(default_factory=dict)

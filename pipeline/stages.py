@@ -8,6 +8,7 @@ runner's, and every stage is the same on FnApiRunner, Flink, Spark and Dataflow.
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from typing import Any
 import apache_beam as beam
 
 import wit
-from pipeline import candidates, coverage, dedupe, fetching, lanes, waves
+from pipeline import candidates, coverage, dedupe, fetching, plans, waves
 from pipeline.limits import limits_of
 from pipeline.progress import Heartbeat, announce
 from pipeline.run import Run, load_run
@@ -67,6 +68,7 @@ class Stage:
         together: whether a worker does its tasks at the same time (they wait for other servers).
         check: looks at what the stage before has made, and raises where it is of no use.
         unit: what its progress counts, where that says more than tasks do.
+        waves: how many have it, of a wave's stages.
     """
 
     name: str
@@ -76,87 +78,7 @@ class Stage:
     together: bool = False
     check: Callable[[Run, int, Reach], None] | None = None
     unit: str = ""
-
-
-# --- which tasks there are --------------------------------------------------------------------
-
-
-def _once(path: str, write: Callable[[], None]) -> None:
-    if not storage.exists(path):
-        write()
-
-
-def _sources(run: Run, _: int) -> Iterable[int]:
-    return range(len(run.config.sources))
-
-
-def _groups_to_key(run: Run, _: int) -> Iterable[int]:
-    _once(run.path("candidates", "index.npy"), partial(dedupe.index_candidates, run))
-    return range(len(run.groups))
-
-
-def _url_buckets(run: Run, _: int) -> Iterable[int]:
-    return range(dedupe.bucket_count(run))
-
-
-def _groups(run: Run, _: int) -> Iterable[int]:
-    return range(len(run.groups))
-
-
-def _groups_to_size(run: Run, _: int) -> Iterable[int]:
-    _once(run.path("counts", "total.npy"), partial(dedupe.sum_counts, run))
-    return range(len(run.groups)) if run.config.pairs is not None else ()
-
-
-def _groups_to_collect(run: Run, wave: int) -> Iterable[int]:
-    _once(run.path("target.json"), partial(dedupe.solve_target, run))
-    _once(run.wave_path("lanes", wave, "open.json"), partial(lanes.open_wave, run, wave))
-    return range(len(run.groups)) if lanes.is_open(run, wave) else ()
-
-
-def _query_buckets(run: Run, wave: int) -> Iterable[int]:
-    return range(waves.query_buckets(run)) if lanes.is_open(run, wave) else ()
-
-
-def _any_short(run: Run, wave: int) -> bool:
-    return lanes.is_open(run, wave) and len(waves.short_queries(run, wave)) > 0
-
-
-def _groups_again(run: Run, wave: int) -> Iterable[int]:
-    return range(len(run.groups)) if _any_short(run, wave) else ()
-
-
-def _query_buckets_again(run: Run, wave: int) -> Iterable[int]:
-    return range(waves.query_buckets(run)) if _any_short(run, wave) else ()
-
-
-def _groups_to_select(run: Run, wave: int) -> Iterable[int]:
-    if not lanes.is_open(run, wave):
-        return ()
-    path = run.wave_path("balance", wave, "thresholds.npy")
-    _once(path, partial(waves.join_thresholds, run, wave))
-    return range(len(run.groups))
-
-
-def _host_buckets(run: Run, wave: int) -> Iterable[int]:
-    if not lanes.is_open(run, wave):
-        return ()
-    _once(run.wave_path("hosts", wave, "total.json"), partial(lanes.sum_selection, run, wave))
-    return lanes.used_host_buckets(run, wave)
-
-
-def _lanes_to_plan(run: Run, wave: int) -> Iterable[int]:
-    if not lanes.is_open(run, wave):
-        return ()
-    _once(run.wave_path("hosts", wave, "wide.parquet"), partial(lanes.join_hosts, run, wave))
-    return range(run.config.lanes)
-
-
-def _lanes_to_fetch(run: Run, wave: int) -> Iterable[int]:
-    if not lanes.is_open(run, wave):
-        return ()
-    _once(run.wave_path("lanes", wave, "shards.json"), partial(lanes.number_shards, run, wave))
-    return range(run.config.lanes)
+    waves: int = sys.maxsize
 
 
 # --- the stages in order ----------------------------------------------------------------------
@@ -193,63 +115,74 @@ def _again_file(suffix: str) -> Output:
 FIRST = (
     Stage(
         "extract",
-        _sources,
+        plans.sources,
         lambda run, _, task: run.candidates(task, ".json"),
         _plain(candidates.extract),
         unit="bytes",
     ),
     Stage(
         "keys",
-        _groups_to_key,
+        plans.groups_to_key,
         lambda run, _, task: dedupe.key_files(run, task)[-1],
         _plain(dedupe.gather_keys),
     ),
     Stage(
         "unique",
-        _url_buckets,
+        plans.url_buckets,
         lambda run, _, task: run.path("unique", f"{task:04d}.losers"),
         _plain(dedupe.find_duplicates),
     ),
     Stage(
         "count",
-        _groups,
+        plans.groups,
         lambda run, _, task: run.path("counts", f"{task:04d}.npy"),
         _plain(dedupe.count),
     ),
     Stage(
         "size",
-        _groups_to_size,
+        plans.groups_to_size,
         lambda run, _, task: run.path("counts", f"{task:04d}.sizes.npy"),
         _plain(dedupe.estimate),
     ),
 )
 WAVE = (
-    Stage("collect", _groups_to_collect, _file("balance", ".json"), _waved(waves.collect)),
+    Stage("collect", plans.groups_to_collect, _file("balance", ".json"), _waved(waves.collect)),
     Stage(
         "thresholds",
-        _query_buckets,
+        plans.query_buckets,
         _file("balance", ".thresholds.npy"),
         _waved(waves.find_thresholds),
     ),
-    Stage("collect-again", _groups_again, _again_file(".json"), _waved(waves.collect_again)),
+    Stage("collect-again", plans.groups_again, _again_file(".json"), _waved(waves.collect_again)),
     Stage(
         "thresholds-again",
-        _query_buckets_again,
+        plans.query_buckets_again,
         _again_file(".thresholds.npy"),
         _waved(waves.find_thresholds_again),
     ),
-    Stage("select", _groups_to_select, _file("selection", ".json"), _waved(waves.select)),
-    Stage("robots", _host_buckets, _file("hosts", ".parquet"), fetching.ask_hosts, together=True),
+    Stage("select", plans.groups_to_select, _file("selection", ".json"), _waved(waves.select)),
+    Stage(
+        "robots", plans.host_buckets, _file("hosts", ".parquet"), fetching.ask_hosts, together=True
+    ),
     Stage(
         "lanes",
-        _lanes_to_plan,
+        plans.lanes_to_plan,
         _file("lanes", ".json"),
         fetching.plan_lane,
         check=fetching.check_hosts,
     ),
     Stage(
+        "pilot",
+        plans.lanes_to_pilot,
+        _file("fetched", ".pilot"),
+        fetching.fetch_pilot,
+        together=True,
+        unit="pictures",
+        waves=1,
+    ),
+    Stage(
         "fetch",
-        _lanes_to_fetch,
+        plans.lanes_to_fetch,
         _file("fetched", ".results"),
         fetching.fetch_lane,
         together=True,
@@ -259,7 +192,7 @@ WAVE = (
 LAST = (
     Stage(
         "coverage",
-        _groups,
+        plans.groups,
         lambda run, _, task: run.path("coverage", f"{task:04d}.npy"),
         _plain(coverage.cover),
     ),
@@ -269,7 +202,8 @@ LAST = (
 def in_order(waves_planned: int) -> Iterator[tuple[str, int, Stage]]:
     """Yields (key, wave, stage) of a whole harvest; the key names the stage in OUT/progress."""
     plan = [(0, stage) for stage in FIRST]
-    plan += [(wave, stage) for wave in range(1, waves_planned + 1) for stage in WAVE]
+    for wave in range(1, waves_planned + 1):
+        plan += [(wave, stage) for stage in WAVE if wave <= stage.waves]
     plan += [(waves_planned + 1, stage) for stage in LAST]
     for number, (wave, stage) in enumerate(plan):
         yield f"{number:02d}-{stage.name}", wave, stage

@@ -9,9 +9,18 @@ from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+import numpy as np
 import pyarrow as pa
 
-from pipeline.fetch.alarm import Alarm, Evidence, Example, judge_hosts, site_of, unreached
+from pipeline.fetch.alarm import (
+    Alarm,
+    Evidence,
+    Example,
+    judge_hosts,
+    judge_placeholders,
+    site_of,
+    unreached,
+)
 from pipeline.limits import Over, limits_of
 from pipeline.run import Run
 from wit import storage
@@ -90,6 +99,11 @@ class Vigil:
             time.sleep(PAUSE)
             self.look()
         self._stop_for(self._alarm.verdict())
+
+    def weigh_placeholders(self, urls: pa.ChunkedArray, found: np.ndarray) -> None:
+        """Looks at a shard's pictures, of which `found` (bool [n]) are placeholders; may raise."""
+        if self._alarm is not None and found.any():
+            self._stop_for(judge_placeholders(urls.to_pylist(), found.tolist()))
 
     def _stop_for(self, evidence: Evidence | None) -> None:
         if evidence is not None:

@@ -5,6 +5,11 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+# Here and in no module of tests, so that a session makes each of them once.
+from tests.pipeline.demo_run import demo_inputs, demo_port, demo_queries, finished
+
+__all__ = ["demo_inputs", "demo_port", "demo_queries", "finished"]
+
 settings.register_profile("house", deadline=None)  # a first call may compile a kernel
 settings.load_profile("house")
 

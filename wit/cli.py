@@ -12,6 +12,7 @@ COMMANDS = {
     "crawl": ("pipeline.crawl.command", "crawl pages of your own for a harvest"),
     "harvest": ("pipeline.harvest", "harvest pairs from crawl files or tables into shards"),
     "demo": ("pipeline.demo.run", "harvest a small web that comes with the program"),
+    "explain": ("pipeline.explain.command", "say why a picture or a query is in it, or is not"),
     "queries": ("query_list.cli", "make query lists"),
     "shards": ("wit.shards_cli", "check and describe a folder of shards, take samples out"),
 }

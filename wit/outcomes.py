@@ -105,6 +105,11 @@ OUTCOMES: dict[str, tuple[str, str]] = {
     "too_many_pixels": (RESIZE, "The header announces more pixels than allowed."),
     "too_small": (RESIZE, "The shorter side is below the minimum asked for."),
     "too_elongated": (RESIZE, "The ratio of the sides is above the maximum asked for."),
+    "placeholder": (
+        RESIZE,
+        "One picture under many addresses with different texts (--placeholder-urls), as servers "
+        "send it for pictures that they do not have; it is not stored.",
+    ),
     "undecodable": (RESIZE, "The file is damaged, cut short or breaks its format's rules."),
     "encode_failed": (RESIZE, "The resized picture does not fit the output format."),
     "decoder_crashed": (RESIZE, "The decoder's process died on this picture."),

@@ -1,4 +1,4 @@
-"""`wit shards verify`, `stats` and `takedown`: check shards, count, and take samples out."""
+"""`wit shards verify`, `stats`, `show` and `takedown`: check, count, look, take samples out."""
 
 import argparse
 import json
@@ -13,6 +13,7 @@ from wit.manifest import stats
 from wit.verify import verify
 
 ROWS_SHOWN = 20  # of a dry run
+MOST_SHOWN = 500  # pictures of a page
 SHOWN = 15  # rows of a table of counts, but of outcomes all; --json has everything
 
 
@@ -30,18 +31,27 @@ def main(argv: Sequence[str] | None = None) -> int:
     check.add_argument(
         "--fast", action="store_true", help="names, sizes, stats and manifest only; read no tar"
     )
-    show = commands.add_parser(
+    _add_show(commands)
+    count = commands.add_parser(
         "stats",
         help="count samples, outcomes and sizes",
         description="Counts samples by outcome, images by size, and bytes of a folder of shards.",
     )
-    show.add_argument("folder", metavar="DIR", help="an output folder, or a folder of shards")
-    show.add_argument("--json", action="store_true", help="everything, as JSON")
+    count.add_argument("folder", metavar="DIR", help="an output folder, or a folder of shards")
+    count.add_argument("--json", action="store_true", help="everything, as JSON")
     _add_takedown(commands)
     options = parser.parse_args(argv)
     progress = _Progress()
     if options.command == "takedown":
         return _take_down(options, progress)
+    if options.command == "show":
+        from wit.show import command
+
+        asked = (options.folder, options.wanted, options.limit, options.html, options.browser)
+        for line in command(*asked, progress):
+            progress.clear()
+            print(line)
+        return 0
     if options.command == "verify":
         problems = verify(options.folder, full=not options.fast, progress=progress)
         progress.clear()
@@ -61,6 +71,35 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         _show(counted)
     return 0
+
+
+def _add_show(commands: Any) -> None:
+    show = commands.add_parser(
+        "show",
+        help="show some pairs: text here, pictures in a browser",
+        description="Shows the sample of a key, pictures whose text includes a query, or without "
+        "either some pictures: as text here, and with their pictures as a page in a browser. "
+        "Reads img2dataset's folders too, and only the shards it needs.",
+    )
+    add = show.add_argument
+    add("folder", metavar="DIR", help="an output folder, or a folder of shards")
+    add(
+        "wanted",
+        metavar="KEY|QUERY",
+        nargs="?",
+        help="9 digits of a sample; or a query, of a harvest's list, or of a folder of shards any "
+        "words of a text",
+    )
+    add("--limit", type=_number, default=24, metavar="N", help="pictures (default: %(default)s)")
+    add("--html", metavar="FILE", help="where the page is written (default: a temporary file)")
+    add("--no-browser", dest="browser", action="store_false", help="write the page only")
+
+
+def _number(text: str) -> int:
+    number = int(text) if text.isascii() and text.isdigit() else 0
+    if not 1 <= number <= MOST_SHOWN:
+        raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_SHOWN}")
+    return number
 
 
 def _add_takedown(commands: Any) -> None:
@@ -119,9 +158,10 @@ def _take_down(options: argparse.Namespace, progress: "_Progress") -> int:
         print(f"kept out from now on; the log is {storage.join(place.records, LOG)}")
         if storage.exists(storage.join(place.home, RUN)):
             print(
-                "report.html is removed: the harvest's own command makes it and coverage.parquet "
-                "anew\nits folders candidates/, selection/ and lanes/ still have the text and the "
-                "addresses; delete them when the harvest need not be resumed"
+                "report.html and croissant.json are removed: the harvest's own command makes them, "
+                "README.md\nand coverage.parquet anew\nits folders candidates/, selection/ and "
+                "lanes/ still have the text and the addresses; delete them when the harvest need "
+                "not be resumed"
             )
     return 0
 

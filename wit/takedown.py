@@ -54,7 +54,9 @@ LIST = "takedown.parquet"
 LOG = "takedown.jsonl"
 PENDING = "takedown.pending.json"
 FLAT = "_takedown"
-RUN, REPORT = "run.json", "report.html"  # of a harvest; its report shows pictures and captions
+RUN = "run.json"  # of a harvest
+# Of a harvest: pictures and captions; the shards' old hashes.
+STALE = ("report.html", "croissant.json")
 
 
 @dataclass(frozen=True)
@@ -207,7 +209,8 @@ def finish(place: Place, progress: Progress = no_progress) -> dict[str, Any] | N
         progress(done, len(line["shards"]))
     refresh_manifest(place)
     if storage.exists(storage.join(place.home, RUN)):
-        storage.remove(storage.join(place.home, REPORT))
+        for name in STALE:
+            storage.remove(storage.join(place.home, name))
     log, text = storage.join(place.records, LOG), json.dumps(line, ensure_ascii=False) + "\n"
     before = storage.read_bytes(log) if storage.exists(log) else b""
     if not before.endswith(text.encode()):

@@ -2,6 +2,8 @@
 
 The names are those of `wit.outcomes`, under a fetcher with usual limits: at least 5 redirects and
 fewer than 20; at most 60 MB a picture and 300 million pixels; no minimal size; at least 3 seconds.
+Placeholders are successes to a fetcher, that sees one URL at a time; a harvest that has met enough
+of them ends with `placeholder` instead.
 """
 
 from pipeline.demo import routes
@@ -53,6 +55,11 @@ def trouble(url: str) -> str:
             return kind
         url = routes.redirect(url)[1]
     raise ValueError(f"{url}: the demo's redirects do not end")
+
+
+def is_placeholder(url: str) -> bool:
+    """Whether the picture that comes is the one of all that hosts do not have."""
+    return trouble(url) == "placeholder"
 
 
 def expected(url: str) -> str:

@@ -3,13 +3,13 @@
 import io
 import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 from PIL import Image
 
 CURVE_POINTS = 160
-THUMBNAIL_SIDE = 180  # pixels
+THUMBNAIL_SIDE = 220  # pixels
 THUMBNAIL_PIXELS = 50_000_000  # larger pictures get no thumbnail
 
 
@@ -42,11 +42,16 @@ class QueryRow:
 
 @dataclass(frozen=True)
 class Curve:
-    """Pairs per query, largest first: `before` and `after` at `ranks` (from 1), thinned."""
+    """Pairs per query at `ranks` (from 1), thinned, each list sorted by itself, largest first.
+
+    `before` balancing, `after` it (drawn for the query), and `present` in the shards, also through
+    other queries; the last two are empty where the run has not come so far.
+    """
 
     ranks: Sequence[int]
     before: Sequence[int]
-    after: Sequence[int]
+    after: Sequence[int] = ()
+    present: Sequence[int] = ()
 
 
 @dataclass(frozen=True)
@@ -82,10 +87,11 @@ class Card:
 
 @dataclass(frozen=True)
 class Gallery:
-    """Some of a query's pairs."""
+    """Some of the `present` pairs of a query."""
 
     query: str
     cards: Sequence[Card]
+    present: int = 0
 
 
 @dataclass(frozen=True)
@@ -99,11 +105,30 @@ class StageRow:
 
 
 @dataclass(frozen=True)
+class Histogram:
+    """Counts that are drawn as bars side by side, with `says` as a line above them.
+
+    `bars` are (label, count), `ticks` (place, label) below the bars, counted from 0; `mark` is a
+    line across with its label, at a place between them.
+    """
+
+    title: str
+    says: str
+    bars: Sequence[tuple[str, int]]
+    ticks: Sequence[tuple[float, str]]
+    mark: tuple[float, str] | None = None
+
+
+@dataclass(frozen=True)
 class Breakdown:
-    """A short list of counts beside the rest: languages, formats, attributes."""
+    """A short list of counts beside the rest: languages, formats, attributes.
+
+    `others` are (values, pairs) that the list leaves out.
+    """
 
     title: str
     rows: Sequence[tuple[str, int]]
+    others: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -111,17 +136,21 @@ class ReportData:
     """Everything the page shows.
 
     `links` is the number of image links and table rows read: the sum of the counts of `fates`.
+    `unfinished` says why the run is not at its end, empty where it is; then queries may be unknown.
     `facts` are (label, value) lines on the run: seed, cap, version, command. `queries` are the most
     telling, in the order they are to be shown; `query_count` is the size of the whole list,
     `queries_present` how many of them have a pair in the shards, `queries_short` how many are below
     their cap although more pairs matched. `attempts` is the number of selected pairs, of which the
-    `failures` and the fate that is `kept` are parts.
+    `failures` and the fate that is `kept` are parts. `host_share` is the part of the selected pairs
+    that the ten largest hosts have. `stored` is the number of pairs that `histograms` and
+    `breakdowns` count, `bytes` the size of the shards.
     """
 
     title: str
     links: int
     fates: Sequence[Fate]
     cap: int
+    unfinished: str = ""
     facts: Sequence[tuple[str, str]] = ()
     queries: Sequence[QueryRow] = ()
     query_count: int = 0
@@ -132,22 +161,25 @@ class ReportData:
     failures: Sequence[Failure] = ()
     hosts: Sequence[HostRow] = ()
     host_count: int = 0
+    host_share: float = 0.0
     galleries: Sequence[Gallery] = ()
     stages: Sequence[StageRow] = ()
-    breakdowns: Sequence[Breakdown] = field(default=())
+    stored: int = 0
+    bytes: int = 0
+    histograms: Sequence[Histogram] = ()
+    breakdowns: Sequence[Breakdown] = ()
 
 
-def make_curve(before: np.ndarray, after: np.ndarray) -> Curve:
-    """Sort and thin two int arrays [queries] of pairs per query for the drawing.
+def make_curve(*counts: np.ndarray) -> Curve:
+    """Sort and thin int arrays [queries] of pairs per query, in the order of Curve's lists.
 
     Each is sorted by itself, largest first; ranks are spread evenly on a logarithmic scale.
     """
-    shown = int(max(np.count_nonzero(before), np.count_nonzero(after)))
+    shown = max(int(np.count_nonzero(column)) for column in counts)
     if not shown:
-        return Curve([], [], [])
+        return Curve([], [])
     spread = np.unique(np.geomspace(1, shown, CURVE_POINTS).round().astype(np.int64))
-    ordered = (np.sort(before)[::-1], np.sort(after)[::-1])
-    return Curve(spread.tolist(), *(counts[spread - 1].tolist() for counts in ordered))
+    return Curve(spread.tolist(), *(np.sort(c)[::-1][spread - 1].tolist() for c in counts))
 
 
 def thumbnail(picture: bytes) -> bytes | None:

@@ -1,33 +1,34 @@
-"""Turns a `ReportData` into the page: bounds what is shown, draws the curve, fills the template.
+"""Turns a `ReportData` into the page: bounds what is shown, draws the charts, fills the template.
 
-Every string in it was written by strangers. The template escapes all of them; the only other way
-into the page is a picture's bytes, which go into `data:` URLs as base64. A content security policy
-lets the page load nothing and run nothing but its own script.
+Every string in it was written by strangers. The template escapes all of them; what comes into the
+page beside it are the charts, which show numbers alone, and pictures' bytes, which go into `data:`
+URLs as base64. A content security policy lets the page load nothing and run nothing but its own
+script.
 """
 
 import base64
 import hashlib
 import itertools
-import math
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup
 
-from pipeline.report.data import Card, Curve, Fate, ReportData
+from pipeline.report.charts import draw_bars, draw_curve
+from pipeline.report.data import Card, Fate, ReportData
 
 MOST_QUERIES, MOST_HOSTS, MOST_CARDS = 1_000, 100, 60
 MOST_EXAMPLES = 3
-MOST_PICTURE = 24_000  # bytes of one thumbnail
+MOST_PICTURE = 32_000  # bytes of one thumbnail
 LONGEST = 240  # characters of a text or URL
 AROUND = 70  # characters of a long text shown on each side of a query
 FIRST_ROWS = 25  # rows of the queries' table before it is opened
 KINDS = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"RI": "webp"}
-# The drawing's frame inside its view box.
-WIDTH, HEIGHT = 760, 320
-LEFT, RIGHT, TOP, BOTTOM = 58, 14, 16, 40
+WIDE, NARROW = (1040, 330), (350, 260)  # pixels, of the curve on a laptop and on a phone
+BARS = (350, 190)
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Group:
 
 
 def render(data: ReportData) -> str:
-    """The whole page as HTML, under 2 MB, without any reference to the network.
+    """The whole page as HTML, under 5 MB, without any reference to the network.
 
     Shows at most 1,000 queries, 100 hosts and 60 pictures; long texts are cut. Raises ValueError
     for a count below zero or a picture that is no JPEG, PNG or WebP.
@@ -62,6 +63,8 @@ def render(data: ReportData) -> str:
         "percent": percent,
         "part": part,
         "seconds": seconds,
+        "bytes": size,
+        "hours": lambda s: f"{s / 3600:,.{1 if s > 36_000 else 3}f}",
         "short": short,
         "source": picture_source,
     }
@@ -73,8 +76,10 @@ def render(data: ReportData) -> str:
         groups=list(funnel(data)),
         total=sum(fate.count for fate in data.fates),
         kept=sum(fate.count for fate in data.fates if fate.kept),
-        drawing=draw(data.curve, data.cap),
+        curves=curves(data),
+        bars=[(h, Markup(draw_bars(h, *BARS))) for h in data.histograms],
         first_rows=FIRST_ROWS,
+        verdict=verdict(data),
         script=script,
         script_digest=digest,
     )
@@ -132,6 +137,35 @@ def seconds(value: float) -> str:
     return f"{minutes // 60} h {minutes % 60:02d} min"
 
 
+def size(value: float) -> str:
+    """Bytes as people say them, in powers of 1,000: 12 KB, 3.4 GB."""
+    names = ["bytes", "KB", "MB", "GB", "TB", "PB"]
+    while value >= 999.5 and len(names) > 1:
+        value, names = value / 1000, names[1:]
+    return f"{value:.1f} {names[0]}" if 0 < value < 9.95 else f"{value:,.0f} {names[0]}"
+
+
+def verdict(data: ReportData) -> str:
+    """What is to be known before all else: why there is no end, or no pair; mostly empty."""
+    if data.unfinished:
+        return data.unfinished
+    if not data.links:
+        return "This run is empty: there is no image link and no table row in its sources."
+    if not data.attempts:
+        return "No pair was selected, so nothing was fetched; the first table says why."
+    if not any(fate.kept and fate.count for fate in data.fates):
+        return "No picture could be fetched, so there is no pair in the shards."
+    return ""
+
+
+def curves(data: ReportData) -> list[tuple[str, Markup]]:
+    """The curve as (class, SVG) for a laptop and a phone; none where no query has a pair."""
+    if data.curve is None or not len(data.curve.ranks):
+        return []
+    sizes = (("broad", WIDE), ("narrow", NARROW))
+    return [(name, Markup(draw_curve(data.curve, data.cap, *size))) for name, size in sizes]
+
+
 def short(text: str, longest: int = LONGEST) -> str:
     """The text in one line, cut in its middle where it is too long."""
     line = " ".join(text.split())
@@ -170,52 +204,3 @@ def picture_source(card: Card) -> str:
     if kind is None:
         raise ValueError(f"{short(card.url, 80)}: the thumbnail is no JPEG, PNG or WebP")
     return f"data:image/{kind};base64,{base64.b64encode(card.picture).decode()}"
-
-
-@dataclass(frozen=True)
-class Drawing:
-    """The curve in the units of its view box: paths, ticks as (position, label), labels."""
-
-    width: int
-    height: int
-    frame: tuple[int, int, int, int]  # left, top, right, bottom
-    before: str
-    after: str
-    cap: float | None
-    across: list[tuple[float, str]]
-    up: list[tuple[float, str]]
-
-
-def draw(curve: Curve | None, cap: int) -> Drawing | None:
-    """Pairs per query over the query's rank, both logarithmic; None where there is no query."""
-    if curve is None or not len(curve.ranks):
-        return None
-    ranks = max(math.log10(max(curve.ranks)), 1.0)
-    pairs = max(math.log10(max(*curve.before, *curve.after, cap, 10)) * 1.04, 1.0)
-    right, bottom = WIDTH - RIGHT, HEIGHT - BOTTOM
-
-    def x(rank: float) -> float:
-        return round(LEFT + (right - LEFT) * math.log10(rank) / ranks, 1)
-
-    def y(count: float) -> float:
-        return round(bottom - (bottom - TOP) * math.log10(count) / pairs, 1)
-
-    def path(counts: list[int]) -> str:
-        points = [(x(r), y(c)) for r, c in zip(curve.ranks, counts, strict=True) if c]
-        return "M" + " L".join(f"{a} {b}" for a, b in points) if points else ""
-
-    return Drawing(
-        WIDTH,
-        HEIGHT,
-        (LEFT, TOP, right, bottom),
-        path(list(curve.before)),
-        path(list(curve.after)),
-        y(cap) if cap else None,
-        [(x(10**n), power(n)) for n in range(int(ranks) + 1)],
-        [(y(10**n), power(n)) for n in range(int(pairs) + 1)],
-    )
-
-
-def power(n: int) -> str:
-    """10 to the n as an axis shows it: 1, 100, 10k, 1M."""
-    return f"{10 ** (n % 3)}{('', 'k', 'M', 'G', 'T')[n // 3]}"

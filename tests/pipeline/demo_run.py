@@ -50,6 +50,15 @@ def demo_queries(tmp_path_factory) -> str:
     return str(path)
 
 
+@pytest.fixture(scope="session")
+def finished(demo_port, demo_inputs, demo_queries, tmp_path_factory) -> Path:
+    """The output folder of a finished harvest, to look at and to copy: tests share it."""
+    out = tmp_path_factory.mktemp("finished") / "mine"
+    done = run(arguments(demo_inputs, demo_queries, demo_port, out))
+    assert done.returncode == 0, done.stderr
+    return out
+
+
 def arguments(inputs: list[str], queries: str, port: int, out: Path, *more: str) -> list[str]:
     """The command of one harvest."""
     hosts = [f"--resolve={host}:{where}" for host, where in server.resolve_map(port).items()]

@@ -39,6 +39,8 @@ class Picture:
     content_type: str = "image/jpeg"
     exif: str | None = None
     sha256: str | None = None
+    phash: int | None = None
+    animated: bool | None = None
     final_url: str | None = None
     bytes_read: int = 1000
     elapsed_ms: int = 1

@@ -12,23 +12,15 @@ from collections import Counter
 from pathlib import Path
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 from pipeline.demo import truth
-from tests.pipeline.demo_run import (
-    CAP,
-    arguments,
-    demo_inputs,
-    demo_port,
-    demo_queries,
-    digests,
-    manifest,
-    run,
-)
+from pipeline.run import load_run
+from tests.pipeline import placeholder_rule
+from tests.pipeline.demo_run import CAP, arguments, digests, manifest, run
 from tests.pipeline.test_balance import place
-
-__all__ = ["demo_inputs", "demo_port", "demo_queries"]
 
 
 @pytest.fixture(scope="module")
@@ -38,12 +30,9 @@ def command(demo_inputs, demo_queries, demo_port):
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory, command) -> Path:
-    """The output folder of an uninterrupted harvest."""
-    out = tmp_path_factory.mktemp("whole") / "out"
-    done = run(command(out))
-    assert done.returncode == 0, done.stderr
-    return out
+def whole(finished, tmp_path_factory) -> Path:
+    """A copy of an uninterrupted harvest."""
+    return Path(shutil.copytree(finished, tmp_path_factory.mktemp("whole") / "out"))
 
 
 def samples(out: Path) -> pa.Table:
@@ -75,8 +64,22 @@ def test_every_picture_ends_as_the_demo_knows_it_must(whole):
         (url, outcome, truth.expected(url))
         for url, outcome in zip(table["url"].to_pylist(), table["outcome"].to_pylist(), strict=True)
         if outcome != truth.expected(url)
+        and not (outcome == "placeholder" and truth.is_placeholder(url))
     ]
     assert wrong == []
+
+
+def test_the_picture_of_all_that_hosts_do_not_have_is_left_out_once_it_is_known(whole):
+    keys, known, stored = placeholder_rule.expected(load_run(str(whole)))
+    table = samples(whole)
+    left_out = table.filter(pc.equal(table["outcome"], "placeholder"))
+    assert set(left_out["key"].to_pylist()) == set().union(*keys.values())
+    assert left_out
+    assert len(known) == 1
+    assert manifest(whole)["funnel"]["placeholder"] == len(left_out)
+    record = json.loads((whole / "fetched/placeholders.json").read_text())
+    assert record == {"pictures": 1, "left_out": len(left_out), "stored": stored}
+    assert f"{len(left_out)} left out (one picture)" in (whole / "report.html").read_text()
 
 
 def test_a_query_draws_the_first_pairs_of_its_order_that_can_be_fetched(whole):
@@ -92,16 +95,19 @@ def test_a_query_draws_the_first_pairs_of_its_order_that_can_be_fetched(whole):
         url, text = (int.from_bytes(row["pair_id"][i : i + 8], "big") for i in (0, 8))
         for q in row["query_ids"]:
             by_query.setdefault(q, []).append((place(0, url, text, hashes[q]), row))
-    present = {row["url"] for row in samples(whole).to_pylist() if row["outcome"] == "success"}
+    ended = {row["url"]: row["outcome"] for row in samples(whole).to_pylist()}
+    present = {url for url, outcome in ended.items() if outcome == "success"}
     needed, over = set(), 0
+
+    def can_be_had(url: str) -> bool:
+        return truth.expected(url) == "success" and ended.get(url) != "placeholder"
+
     for rows in by_query.values():
         rows.sort(key=lambda item: item[0])
         over += len(rows) > CAP
-        drawn = [row["url"] for _, row in rows if truth.expected(row["url"]) == "success"]
+        drawn = [row["url"] for _, row in rows if can_be_had(row["url"])]
         if len(rows) > CAP:  # three waves out of a reserve of four times the cap
-            drawn = [
-                row["url"] for _, row in rows[: 4 * CAP] if truth.expected(row["url"]) == "success"
-            ][:CAP]
+            drawn = [row["url"] for _, row in rows[: 4 * CAP] if can_be_had(row["url"])][:CAP]
         needed |= set(drawn)
     assert over > 20
     coverage = pq.read_table(whole / "coverage.parquet").to_pylist()

@@ -7,18 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from pipeline import fetching, limits, stages
+from pipeline import arguments, fetching, limits, stages
 from pipeline.fetch import Fetcher, HostRule, HostRules, alarm, pool
 from tests.faulty import FIXED, FaultyServer, answer, picture
-from tests.pipeline import test_core_edges as core
+from tests.pipeline import rows as core
 from tests.pipeline.demo_run import digests, run
 from tests.pipeline.fetching import policy
-from tests.pipeline.test_core_edges import harvest
 from wit import storage
 from wit.console import parse_size
 from wit.errors import UserError
-
-__all__ = ["harvest"]
 
 WEB, LATER = core.Web, stages.Reach("later")
 
@@ -179,7 +176,7 @@ def test_a_limit_of_bytes_ends_cleanly_and_the_same_command_ends_with_the_same_b
     assert said[1].startswith(f"{stood} of {planned} shards")
     assert 0 < stood < planned
     assert said[-1] == "the same command goes on from here"
-    assert not (tmp_path / "out/report.html").exists()
+    assert "This run is not finished: stopped by" in (tmp_path / "out/report.html").read_text()
     again = run([*slowly, "--max-bytes", "1TB"])
     assert again.returncode == 0, again.stderr
     assert "400  success" in again.stdout
@@ -196,6 +193,7 @@ def test_a_limit_of_hours_that_is_over_begins_nothing(command, tmp_path):
     assert done.stdout.strip().splitlines() == [
         f"stopped by --max-hours, as asked; all that is finished stands in {tmp_path / 'out'}",
         "no shard is planned yet",
+        f"report   {tmp_path / 'out/report.html'}",
         "the same command goes on from here",
     ]
     assert not (tmp_path / "out/shards").exists()
@@ -251,11 +249,11 @@ def test_sizes_are_read_as_people_write_them():
 def test_a_size_that_is_none_is_refused(wrong, capsys):
     command = ["x", "--out", "o", "--queries", "q", "--contact", "a@b.example"]
     with pytest.raises(SystemExit):
-        core.arguments.parse([*command, f"--max-bytes={wrong}"])
+        arguments.parse([*command, f"--max-bytes={wrong}"])
     assert wrong in capsys.readouterr().err
 
 
 def test_a_limit_of_no_hours_is_refused():
     command = ["x", "--out", "o", "--queries", "q", "--contact", "a@b.example"]
     with pytest.raises(UserError, match="--max-hours"):
-        core.arguments.parse([*command, "--max-hours", "0"])
+        arguments.parse([*command, "--max-hours", "0"])

@@ -13,11 +13,9 @@ from pipeline.balance import FAILED
 from pipeline.blocking import Blocked
 from pipeline.demo import server
 from pipeline.fetch import Fetched
-from tests.pipeline.demo_run import arguments, demo_inputs, demo_queries, digests, manifest, run
+from tests.pipeline.demo_run import arguments, digests, manifest, run
 from wit import blocks, cli, shards
 from wit.blocklist import Blocklist, read_list
-
-__all__ = ["demo_inputs", "demo_queries"]
 
 
 @pytest.fixture(scope="module")
@@ -33,19 +31,10 @@ def command(demo_inputs, demo_queries, log):
         yield lambda out, *more: arguments(demo_inputs, demo_queries, port, out, *more)
 
 
-@pytest.fixture(scope="module")
-def harvested(tmp_path_factory, command) -> Path:
-    """A finished harvest."""
-    out = tmp_path_factory.mktemp("harvest") / "out"
-    done = run(command(out))
-    assert done.returncode == 0, done.stderr
-    return out
-
-
 @pytest.fixture
-def out(harvested, tmp_path) -> Path:
-    """A copy of it."""
-    return Path(shutil.copytree(harvested, tmp_path / "out"))
+def out(finished, tmp_path) -> Path:
+    """A copy of a finished harvest."""
+    return Path(shutil.copytree(finished, tmp_path / "out"))
 
 
 def samples(out: Path) -> pa.Table:
@@ -86,6 +75,7 @@ def test_a_resume_asks_for_nothing_and_all_counts_agree_again(out, command, log)
     assert cli.main(take) == 0
     assert shards.verify(str(out)) == []
     assert not (out / "report.html").exists()
+    assert not (out / "croissant.json").exists()  # its hashes are those of before
     taken = digests(out)
     resume(command, out)
     assert log.stat().st_size == size
@@ -165,8 +155,8 @@ def test_a_takedown_that_was_killed_is_ended_by_the_harvest(out, command, monkey
     funnel_agrees(out)
 
 
-def test_what_is_listed_is_neither_asked_for_nor_stored(harvested, command, log, tmp_path):
-    rows = stored(harvested)
+def test_what_is_listed_is_neither_asked_for_nor_stored(finished, command, log, tmp_path):
+    rows = stored(finished)
     redirected = rows.filter(pc.not_equal(rows["url"], rows["final_url"])).to_pylist()[0]
     url, sha256 = rows["url"][0].as_py(), rows["sha256"][1].as_py()
     host = next(u for u in rows["url"].to_pylist() if u.split("/")[2] != url.split("/")[2])

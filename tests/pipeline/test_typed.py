@@ -16,6 +16,7 @@ from wit.errors import UserError
         ["--seed", "-1"],
         ["--seed", str(2**64)],
         ["--waves", "300"],
+        ["--placeholder-urls", "1"],
         ["--wave-hours", "-3"],
         ["--wave-hours", "nan"],
         ["--min-text", "10", "--max-text", "5"],
