@@ -1,0 +1,1 @@
+"""`wit harvest --dry-run`: what a run will take, from a small sample of its inputs."""
