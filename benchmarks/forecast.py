@@ -62,7 +62,7 @@ def command(*arguments: str) -> tuple[str, float, float]:
 def stage_seconds(out: Path, core: float) -> dict[str, float]:
     """Returns core-seconds by stage, all waves together; `start` is what is left of all."""
     run = load_run(str(out))
-    keys = {key: stage.name for key, _, stage in in_order(run.config.waves)}
+    keys = {key: stage.name for key, _, stage in in_order(run)}
     found: dict[str, float] = {}
     for key, (_, _, cpu) in read_times(run, list(keys)).items():
         if key != START and key in keys:

@@ -33,7 +33,7 @@ SOLVE_SAMPLE = 2_000_000  # pairs from which it is estimated
 
 
 def index_candidates(run: Run) -> None:
-    """Writes candidates/index.npy: int64 [sources], the rows of each."""
+    """Writes candidates/index.npy of the last crawl: int64 [all sources], the rows of each."""
     paths = (run.candidates(source, ".json") for source in range(len(run.config.sources)))
     index = np.array([found["rows"] for found in read_many(paths)], np.int64)
     for group in run.groups:
@@ -43,18 +43,18 @@ def index_candidates(run: Run) -> None:
                 f"it: {index[group].sum():,} pairs, more than {MOST_ROWS:,}; cut them into more "
                 "files and choose another --out"
             )
-    write_array(run.path("candidates", "index.npy"), index)
+    write_array(run.own("candidates", "index.npy"), index)
 
 
 @functools.lru_cache(maxsize=1)
-def load_index(out: str) -> np.ndarray:
-    """Returns int64 [sources], their rows; once a process."""
-    return read_array(storage.join(out, "candidates", "index.npy"))
+def load_index(base: str) -> np.ndarray:
+    """Returns int64 [sources], their rows; once a process. `base` is Run.base, as below."""
+    return read_array(storage.join(base, "candidates", "index.npy"))
 
 
 def first_rows(run: Run, group: int) -> np.ndarray:
     """Returns int64 [sources + 1]: where each source's rows begin in its group, and their end."""
-    return np.concatenate([[0], np.cumsum(load_index(run.out)[run.groups[group]])])
+    return np.concatenate([[0], np.cumsum(load_index(run.base)[run.groups[group]])])
 
 
 def key_files(run: Run, group: int) -> list[str]:
@@ -108,11 +108,14 @@ def read_hashes(
 
 def bucket_count(run: Run) -> int:
     """Returns into how many buckets the pairs are cut, from their number alone."""
-    return min(URL_SLOTS, max(1, math.ceil(int(load_index(run.out).sum()) / BUCKET_ROWS)))
+    return min(URL_SLOTS, max(1, math.ceil(int(load_index(run.base).sum()) / BUCKET_ROWS)))
 
 
 def find_duplicates(run: Run, bucket: int, progress: Callable[[int, int], None]) -> None:
-    """Writes unique/B.losers: the rows of each group that lost, with the reason."""
+    """Writes unique/B.losers: the rows of each group that lost, with the reason.
+
+    What earlier crawls have won or lost stays: only the last crawl's groups have losers here.
+    """
     buckets = bucket_count(run)
     first, last = bucket * URL_SLOTS // buckets, (bucket + 1) * URL_SLOTS // buckets
     groups = len(run.groups)
@@ -125,15 +128,18 @@ def find_duplicates(run: Run, bucket: int, progress: Callable[[int, int], None])
         progress(group + 1, groups)
     keys, group_of = np.concatenate(parts), np.concatenate(origin)
     del parts, origin
+    begins = np.array([group.start for group in run.groups])
+    crawl = np.searchsorted(run.config.crawls, begins, side="right").astype(np.int32)
     verdict = judge(
         np.ascontiguousarray(keys["url"]),
         np.ascontiguousarray(keys["text"]),
         run.config.texts_per_image,
+        crawl[group_of],
     )
-    lost = np.flatnonzero(verdict)
+    lost = np.flatnonzero((verdict != 0) & (group_of >= run.new_groups.start))
     losers = np.empty(len(lost), LOSER)
     losers["row"], losers["reason"] = keys["row"][lost], verdict[lost]
-    blocks.write(run.path("unique", f"{bucket:04d}.losers"), losers, group_of[lost], groups)
+    blocks.write(run.own("unique", f"{bucket:04d}.losers"), losers, group_of[lost], groups)
 
 
 # --- count: a task is a group of sources ------------------------------------------------------
@@ -148,7 +154,7 @@ def count(run: Run, group: int, progress: Callable[[int, int], None]) -> None:
     counts = np.zeros((2, queries), np.int64)
     sources = run.groups[group]
     verdict = np.zeros(first_rows(run, group)[-1], np.uint8)
-    paths = (run.path("unique", f"{bucket:04d}.losers") for bucket in range(bucket_count(run)))
+    paths = (run.own("unique", f"{bucket:04d}.losers") for bucket in range(bucket_count(run)))
     for losers in read_many(paths, partial(blocks.read, first=group, last=group + 1)):
         verdict[losers["row"]] = losers["reason"]
     storage.write_bytes(run.verdicts(group), verdict.tobytes())
@@ -170,7 +176,7 @@ def read_pairs(
         source: its index.
         status: uint8 [rows], what is known of the pictures; none is known where it is not given.
     """
-    group = source // len(run.groups[0])
+    group = run.group_of[source]
     place = source - run.groups[group].start
     first, last = first_rows(run, group)[place : place + 2].tolist()
     verdict = np.frombuffer(storage.read_bytes(run.verdicts(group), first, last), np.uint8)
@@ -214,15 +220,15 @@ def read_array(path: str) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=1)
-def load_counts(out: str) -> np.ndarray:
+def load_counts(base: str) -> np.ndarray:
     """Returns int64 [2, queries], matched and unique, of all sources; once a process."""
-    return read_array(storage.join(out, "counts", "total.npy"))
+    return read_array(storage.join(base, "counts", "total.npy"))
 
 
 def sum_counts(run: Run) -> None:
     """Writes counts/total.npy, the sum over the groups."""
     total = sum(read_array(run.path("counts", f"{g:04d}.npy")) for g in range(len(run.groups)))
-    write_array(run.path("counts", "total.npy"), total)
+    write_array(run.own("counts", "total.npy"), total)
 
 
 # --- target: t from the number of pairs asked for ---------------------------------------------
@@ -230,8 +236,8 @@ def sum_counts(run: Run) -> None:
 
 def estimate(run: Run, group: int, progress: Callable[[int, int], None]) -> None:
     """Writes counts/G.sizes.npy: float64 [CAPS], the selection's expected size at each t."""
-    counts = load_counts(run.out)[1]
-    rows = int(load_index(run.out).sum())
+    counts = load_counts(run.base)[1]
+    rows = int(load_index(run.base).sum())
     share = min(1.0, SOLVE_SAMPLE / max(rows, 1))
     bound = np.uint64(min(share * 2.0**64, 2.0**64 - 2048))
     expected = np.zeros(CAPS)
@@ -245,7 +251,7 @@ def estimate(run: Run, group: int, progress: Callable[[int, int], None]) -> None
             shared = run.config.sampling == "shared"
             expected += balance.expected_pairs(chosen, counts, caps_of(counts), shared)
         progress(source - run.groups[group].start + 1, len(run.groups[group]))
-    write_array(run.path("counts", f"{group:04d}.sizes.npy"), expected / share)
+    write_array(run.own("counts", f"{group:04d}.sizes.npy"), expected / share)
 
 
 def caps_of(counts: np.ndarray) -> np.ndarray:
@@ -257,18 +263,16 @@ def caps_of(counts: np.ndarray) -> np.ndarray:
 def solve_target(run: Run) -> None:
     """Writes target.json: the cap t, given or solved from the number of pairs asked for."""
     if run.config.pairs is None:
-        storage.write_json(run.path("target.json"), {"per_query": run.config.per_query})
+        storage.write_json(run.own("target.json"), {"per_query": run.config.per_query})
         return
-    caps = caps_of(load_counts(run.out)[1])
-    sizes = sum(
-        read_array(run.path("counts", f"{g:04d}.sizes.npy")) for g in range(len(run.groups))
-    )
+    caps = caps_of(load_counts(run.base)[1])
+    sizes = sum(read_array(run.own("counts", f"{g:04d}.sizes.npy")) for g in range(len(run.groups)))
     cap = max(1, round(float(np.interp(run.config.pairs, sizes, caps))))
     expected = round(float(np.interp(cap, caps, sizes)))
-    storage.write_json(run.path("target.json"), {"per_query": cap, "expected_pairs": expected})
+    storage.write_json(run.own("target.json"), {"per_query": cap, "expected_pairs": expected})
 
 
 @functools.lru_cache(maxsize=1)
-def load_cap(out: str) -> int:
+def load_cap(base: str) -> int:
     """Returns t."""
-    return storage.read_json(storage.join(out, "target.json"))["per_query"]
+    return storage.read_json(storage.join(base, "target.json"))["per_query"]

@@ -21,7 +21,7 @@ from pipeline import blocking, lanes, placeholders, traits, vigil
 from pipeline.balance import FAILED, FETCHED, counting_order
 from pipeline.limits import Over
 from pipeline.run import READERS, Run, load_run
-from pipeline.waves import RESULT
+from pipeline.waves import RESULT, open_waves
 from wit import blocks, shards, storage, takedown
 from wit.blocklist import Index
 from wit.web.rates import Share
@@ -87,7 +87,7 @@ def ask_unblocked(
 def check_hosts(run: Run, wave: int, reach: Reach) -> None:
     """Looks, before the first lanes are planned, whether any host has answered."""
     planned = storage.exists(run.wave_path("hosts", wave, "wide.parquet"))
-    if wave == 1 and not planned and lanes.is_open(run, wave):
+    if run.is_first(wave) and not planned and lanes.is_open(run, wave):
         vigil.check_hosts(run, lanes.used_host_buckets(run, wave), reach)
 
 
@@ -104,7 +104,9 @@ def fetch_pilot(run: Run, wave: int, lane: int, progress: Progress, reach: Reach
     if fetch_shards(run, wave, lane, ids, 1, progress, reach):
         table = storage.read_table(shard_path(run, ids.start), placeholders.COLUMNS)
         least = run.config.placeholder_urls
-        placeholders.write_met(placeholders.pilot_path(run, lane), placeholders.met(table), least)
+        placeholders.write_met(
+            placeholders.pilot_path(run, wave, lane), placeholders.met(table), least
+        )
 
 
 def fetch_lane(run: Run, wave: int, lane: int, progress: Progress, reach: Reach) -> None:
@@ -165,10 +167,10 @@ def remake_lost(run: Run) -> None:
     done; what coverage/ says of them is found anew. A warning names each shard.
     """
     folder, finished = run.path(SHARDS), []
-    for wave in range(1, run.config.waves + 1):
+    for wave in range(1, run.waves.stop):
         path = run.wave_path("lanes", wave, "shards.json")
         if not storage.exists(path):
-            break
+            continue
         present = set(storage.list_names(run.path("fetched", f"{wave:02d}")))
         planned = storage.read_json(path)["lanes"]
         for lane, (first, count) in enumerate(planned):
@@ -196,7 +198,7 @@ def finish_takedowns(run: Run) -> None:
     seen = storage.read_json(record)["lines"] if storage.exists(record) else 0
     changed = {int(name) for line in lines[seen:] for name in line["shards"]}
     lost = set()
-    for wave in range(1, run.config.waves + 1):
+    for wave in range(1, run.waves.stop):
         path = run.wave_path("lanes", wave, "shards.json")
         planned = storage.read_json(path)["lanes"] if storage.exists(path) else []
         for lane, (first, count) in enumerate(planned):
@@ -207,11 +209,22 @@ def finish_takedowns(run: Run) -> None:
         storage.write_json(record, {"lines": len(lines)})
 
 
+def waves_to_repair(run: Run) -> tuple[int, ...]:
+    """Returns the waves of earlier crawls of which a lane's results are gone."""
+    found = []
+    for wave in open_waves(run, run.waves.start):
+        present = set(storage.list_names(run.path("fetched", f"{wave:02d}")))
+        if not all(f"{lane:04d}.results" in present for lane in range(run.config.lanes)):
+            found.append(wave)
+    return tuple(found)
+
+
 def forget_results(run: Run, lost: set[tuple[int, int]]) -> None:
     """Removes what is said of the shards of lanes, (wave, lane), and what is counted from it."""
     if lost:
-        for name in storage.list_names(run.path("coverage")):
-            storage.remove(run.path("coverage", name))
+        for room in (run.own("coverage"), run.own("evicted")):
+            for name in storage.list_names(room):
+                storage.remove(storage.join(room, name))
     for wave, lane in sorted(lost):
         storage.remove(run.wave_path("fetched", wave, f"{lane:04d}.results"))
 
@@ -263,9 +276,7 @@ def write_results(run: Run, wave: int, lane: int, ids: range, host: pa.ChunkedAr
     are like, for the report; the results say what became of each row, for the groups that drew
     them; `host` is the rows'.
     """
-    group_of = np.empty(len(run.config.sources), np.int32)
-    for number, group in enumerate(run.groups):
-        group_of[group.start : group.stop] = number
+    group_of = np.array(run.group_of, np.int32)
     parts, met = [np.empty(0, RESULT)], [np.empty(0, placeholders.PICTURE)]
     columns = {*placeholders.COLUMNS, *traits.COLUMNS, "source", "row"}
     counted = traits.no_traits()

@@ -134,6 +134,7 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str], c
     Returns the session: its name in OUT/progress.
     """
     logging.getLogger().setLevel(logging.ERROR)  # Beam tells at length what is no trouble
+    from pipeline.fetching import waves_to_repair
     from pipeline.monitor import watch
     from pipeline.options import reach_settings
     from pipeline.progress import START
@@ -147,6 +148,7 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str], c
         deadline=clock.started + options.max_hours * 3600 if options.max_hours else None,
         limited=bool(options.max_hours or options.max_bytes),
         keep_going=options.keep_going,
+        repair=waves_to_repair(run),
     )
     if options.keep_going:
         print("--keep-going: no jump of failures will stop this run", file=sys.stderr)
@@ -160,7 +162,7 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str], c
         with beam.Pipeline(runner, settings) as pipeline:
             chain(pipeline, run, reach, options.until)
 
-    watch(run, reach.session, options.runner, execute, options.max_bytes)
+    watch(run, reach.session, options.runner, execute, options.max_bytes, reach.repair)
     return reach.session
 
 

@@ -21,7 +21,7 @@ import pyarrow.parquet as pq
 from pipeline.balance import counting_order
 from pipeline.dedupe import read_array, write_array
 from pipeline.run import Run, read_many
-from pipeline.waves import HOST_BUCKETS, hostnames, read_hosts, read_slots
+from pipeline.waves import HOST_BUCKETS, hostnames, is_open, open_waves, read_hosts, read_slots
 from wit import storage
 from wit.errors import UserError
 from wit.hashing import hash64, pair_hashes, slots_of
@@ -61,7 +61,7 @@ def used_host_buckets(run: Run, wave: int) -> list[int]:
 
 
 def find_hosts(run: Run, wave: int, bucket: int, ask_robots: AskRobots) -> None:
-    """Writes hosts/W/B.parquet; robots.txt is asked for once a host and run."""
+    """Writes hosts/W/B.parquet; robots.txt is asked for once a host and crawl."""
     hosts = read_hosts(run, wave, bucket)
     names = hostnames(hosts["host"])
     hosts = hosts.append_column("hostname", names)
@@ -75,7 +75,7 @@ def find_hosts(run: Run, wave: int, bucket: int, ask_robots: AskRobots) -> None:
     where = pc.index_in(names, per_name["hostname"]).to_numpy()
     hosts = hosts.append_column("lanes", pa.array(width[where]))
     robots = HOSTS.empty_table().select(ROBOTS.names)
-    for earlier in range(1, wave):
+    for earlier in range(run.waves.start, wave):
         path = run.wave_path("hosts", earlier, f"{bucket:04d}.parquet")
         if storage.exists(path):
             known = storage.read_table(path, robots.column_names)
@@ -263,9 +263,9 @@ def read_shard(path: str, number: int) -> pa.Table:
 
 def number_shards(run: Run, wave: int) -> None:
     """Writes lanes/W/shards.json: the first shard id and the number of shards of each lane."""
-    first = 0
-    if wave > 1:
-        first = storage.read_json(run.wave_path("lanes", wave - 1, "shards.json"))["next"]
+    first, earlier = 0, open_waves(run, wave)
+    if earlier:
+        first = storage.read_json(run.wave_path("lanes", earlier[-1], "shards.json"))["next"]
     lanes = []
     for lane in range(run.config.lanes):
         rows = storage.read_json(run.wave_path("lanes", wave, f"{lane:04d}.json"))["rows"]
@@ -292,7 +292,7 @@ def planned_shards(run: Run, wave: int) -> list[range]:
 def open_wave(run: Run, wave: int) -> None:
     """Writes lanes/W/open.json: a wave has something to do if the one before left something."""
     left = 1
-    if wave > 1:
+    if not run.is_first(wave):
         left = 0
         if is_open(run, wave - 1):
             lanes = [f"{lane:04d}" for lane in range(run.config.lanes)]
@@ -305,12 +305,6 @@ def open_wave(run: Run, wave: int) -> None:
     storage.write_json(run.wave_path("lanes", wave, "open.json"), {"open": left > 0})
 
 
-def is_open(run: Run, wave: int) -> bool:
-    """Returns whether the wave has something to do."""
-    return storage.read_json(run.wave_path("lanes", wave, "open.json"))["open"]
-
-
 def last_wave(run: Run) -> int:
     """Returns the last wave that had something to do."""
-    waves = range(1, run.config.waves + 1)
-    return max(wave for wave in waves if is_open(run, wave))
+    return open_waves(run, run.waves.stop)[-1]

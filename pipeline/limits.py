@@ -103,7 +103,7 @@ def stopped_by(run: Run, session: str) -> str | None:
 
 def is_at_end(run: Run) -> bool:
     """Returns whether every stage is finished; what is left is to sum up."""
-    made = set(storage.list_names(run.path("coverage")))
+    made = set(storage.list_names(run.own("coverage")))
     return all(f"{group:04d}.npy" in made for group in range(len(run.groups)))
 
 
@@ -114,11 +114,10 @@ def standing(run: Run) -> dict[str, int]:
     stats = read_many(storage.join(folder, name + STATS) for name in names)
     found: dict[str, Any] = {"shards": len(names), "planned": 0}
     found["pictures"] = sum(shard["successes"] for shard in stats)
-    for wave in range(1, run.config.waves + 1):
+    for wave in range(1, run.waves.stop):
         path = run.wave_path("lanes", wave, "shards.json")
-        if not storage.exists(path):
-            break
-        found["planned"] = storage.read_json(path)["next"]
+        if storage.exists(path):
+            found["planned"] = storage.read_json(path)["next"]
     return found
 
 

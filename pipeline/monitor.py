@@ -40,6 +40,7 @@ def watch(
     runner: str,
     execute: Callable[[], None],
     max_bytes: int | None = None,
+    repair: tuple[int, ...] = (),
 ) -> None:
     """Calls `execute` in a thread and shows the stages' progress until it ends.
 
@@ -64,7 +65,7 @@ def watch(
     thread.start()
     pause = PAUSE if storage.is_local(run.out) else REMOTE_PAUSE
     with muted(run, session) as out, Screen(out) as screen:
-        board = Board(run, session, screen, ByteCount(run, session, max_bytes))
+        board = Board(run, session, screen, ByteCount(run, session, max_bytes), repair)
         while thread.is_alive():
             thread.join(pause)
             board.look()
@@ -130,9 +131,16 @@ def explained(error: BaseException, runner: str, log: str) -> UserError:
 class Board:
     """Shows each stage once it is finished, and the one under way."""
 
-    def __init__(self, run: Run, session: str, screen: Screen, count: ByteCount) -> None:
+    def __init__(
+        self,
+        run: Run,
+        session: str,
+        screen: Screen,
+        count: ByteCount,
+        repair: tuple[int, ...] = (),
+    ) -> None:
         self.run, self.session, self.screen, self.count = run, session, screen, count
-        self.waiting = list(in_order(run.config.waves))
+        self.waiting = list(in_order(run, repair))
         self.started: dict[str, float] = {}
         self.since = 0.0  # when the last row ended; a row lasts until the next stage is planned
         self.final: dict[str, dict[str, dict[str, Any]]] = {}
@@ -153,7 +161,7 @@ class Board:
             planned_next = len(self.waiting) > 1 and read_stage(
                 self.run, self.waiting[1][0], self.session
             )
-            name = f"{stage.name} {wave}" if 1 <= wave <= self.run.config.waves else stage.name
+            name = f"{stage.name} {wave}" if wave else stage.name
             if not planned_next and state.done < state.tasks:
                 line = self._line(name, stage.unit, state, time.monotonic() - started)
                 self.screen.now(line)

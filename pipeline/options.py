@@ -7,8 +7,8 @@ import json
 from collections.abc import Callable
 from typing import Any
 
-from pipeline.queries import QueryList, fingerprint, read_list
-from pipeline.run import Config
+from pipeline.queries import LIST, QueryList, fingerprint, read_list
+from pipeline.run import Config, load_run
 from wit import __version__
 from wit.errors import UserError
 
@@ -40,7 +40,12 @@ def make_config(
     if options.placeholder_urls == 1:
         raise UserError("--placeholder-urls 1: no picture is left; 2 is the least, 0 keeps all")
     tell("reading the query list")
-    queries = read_list(options.queries, options.match)
+    if options.onto:
+        saved = load_run(options.out)
+        match = options.match if "match" in options.given else saved.config.match
+        queries = read_list(options.queries or saved.path(LIST), match)
+    else:
+        queries = read_list(options.queries, options.match)
     tell("looking into the inputs")
     found = sources.expand(
         options.inputs,
@@ -72,6 +77,10 @@ def make_config(
         fetch=fetch_settings(options),
         product_token=product_token(reach["user_agent"]) if "user_agent" in reach else None,
     )
+    if options.onto:
+        from pipeline.onto import grow
+
+        config = grow(options.out, found, config, options.given, tell)
     return config, queries
 
 
@@ -91,6 +100,8 @@ def fetch_settings(options: argparse.Namespace) -> dict[str, Any]:
         "max_bytes": options.max_picture_bytes,
         "max_pixels": options.max_pixels,
         "image_size": options.image_size,
+        "min_image_size": options.min_image_size,
+        "max_aspect_ratio": options.max_aspect_ratio,
         "resize_mode": options.resize_mode,
         "resize_only_if_bigger": not options.upscale,
         "encode_quality": options.encode_quality,

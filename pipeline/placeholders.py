@@ -5,10 +5,10 @@ with as many different texts is one. The same text under many URLs is a picture 
 
 A shard is judged by itself before its commit, and by what is known: a set that is frozen before a
 wave's shards are fetched (fetched/W/placeholders.parquet), so that a shard that is made again is
-judged alike. Wave 1 learns from a pilot, the first shard of every lane that has several; later
-waves learn from all that earlier ones have met. What is learnt from are the pictures that a lane
-has met at least twice, and those that were left out; that one picture comes to many lanes once each
-is not seen.
+judged alike. A crawl's first wave learns from a pilot, the first shard of every lane that has
+several; every wave learns from all that earlier ones have met. What is learnt from are the pictures
+that a lane has met at least twice, and those that were left out; that one picture comes to many
+lanes once each is not seen.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from pipeline import lanes
+from pipeline import lanes, waves
 from pipeline.run import Run, read_many
 from wit import blocks, storage
 from wit.blocklist import BITS, Blocklist, Index, hex_bits, read_own, write_own
@@ -149,33 +149,37 @@ def evidence(rows: np.ndarray, least: int) -> np.ndarray:
 # --- what is known ----------------------------------------------------------------------------
 
 
-def pilot_lanes(run: Run) -> list[int]:
+def pilot_lanes(run: Run, wave: int) -> list[int]:
     """Returns the lanes whose first shard is fetched before all others: those with several."""
-    planned = lanes.planned_shards(run, 1) if run.config.placeholder_urls else []
+    if not (run.config.placeholder_urls and run.is_first(wave)):
+        return []
+    planned = lanes.planned_shards(run, wave)
     return [lane for lane, ids in enumerate(planned) if len(ids) > 1]
 
 
 def known_to(run: Run, wave: int, ids: range, shard_id: int) -> Index | None:
     """Returns what is known when one of a lane's shards is fetched; None where all are kept.
 
-    That is nothing for a pilot, also where it is lost later and made again.
+    For a pilot that is what earlier crawls knew, also where it is lost later and made again.
     """
     if not run.config.placeholder_urls:
         return None
-    if wave == 1 and len(ids) > 1 and shard_id == ids.start:
-        return _nothing()
+    if run.is_first(wave) and len(ids) > 1 and shard_id == ids.start:
+        return known_before(run, wave)
     return load(run, wave)
 
 
 def freeze(run: Run, wave: int) -> None:
     """Writes fetched/W/placeholders.parquet (BLOCKLIST): what is known before a wave is fetched."""
-    if wave == 1:
-        paths = [pilot_path(run, lane) for lane in pilot_lanes(run)]
-        known = _nothing()
-    else:
-        paths, known = _met_paths(run, wave - 1), load(run, wave - 1)
-    bits, _ = _learn(paths, known, run.config.placeholder_urls)
+    paths = _met_paths(run, wave) + [pilot_path(run, wave, lane) for lane in pilot_lanes(run, wave)]
+    bits, _ = _learn(paths, known_before(run, wave), run.config.placeholder_urls)
     write_own(run.wave_path("fetched", wave, KNOWN), Blocklist({"sha256": bits}))
+
+
+def known_before(run: Run, wave: int) -> Index:
+    """Returns what was known in the last wave before a wave that had something to do."""
+    earlier = waves.open_waves(run, wave)
+    return load(run, earlier[-1]) if earlier else Index.of(np.empty(0, BITS))
 
 
 def load(run: Run, wave: int) -> Index:
@@ -189,13 +193,9 @@ def _load(path: str) -> Index:
     return Index.of(read_own(path).bits("sha256"))
 
 
-def _nothing() -> Index:
-    return Index.of(np.empty(0, BITS))
-
-
-def pilot_path(run: Run, lane: int) -> str:
+def pilot_path(run: Run, wave: int, lane: int) -> str:
     """Returns where a lane's first shard says what it has met."""
-    return run.wave_path("fetched", 1, f"{lane:04d}.pilot")
+    return run.wave_path("fetched", wave, f"{lane:04d}.pilot")
 
 
 def met_path(run: Run, wave: int, lane: int) -> str:
@@ -203,9 +203,10 @@ def met_path(run: Run, wave: int, lane: int) -> str:
     return run.wave_path("fetched", wave, f"{lane:04d}.met")
 
 
-def _met_paths(run: Run, last: int) -> list[str]:
-    waves, numbers = range(1, last + 1), range(run.config.lanes)
-    return [met_path(run, wave, lane) for wave in waves for lane in numbers]
+def _met_paths(run: Run, before: int) -> list[str]:
+    """Where lanes say what they have met in the waves before one."""
+    opened, numbers = waves.open_waves(run, before), range(run.config.lanes)
+    return [met_path(run, wave, lane) for wave in opened for lane in numbers]
 
 
 def _learn(paths: Sequence[str], known: Index, least: int) -> tuple[np.ndarray, int]:
@@ -237,7 +238,7 @@ def sum_up(run: Run, left_out: int) -> None:
     if not run.config.placeholder_urls:
         return
     last = lanes.last_wave(run)
-    paths, known = _met_paths(run, last), load(run, last)
+    paths, known = _met_paths(run, last + 1), load(run, last)
     bits, stored = _learn(paths, known, run.config.placeholder_urls)
     found = Blocklist({"sha256": bits})
     write_own(run.path(KNOWN), found)

@@ -26,7 +26,7 @@ def sources(run: Run, _: int) -> Iterable[int]:
 
 def groups_to_key(run: Run, _: int) -> Iterable[int]:
     """Of keys: a group of sources each, whose rows are numbered here."""
-    _once(run.path("candidates", "index.npy"), partial(dedupe.index_candidates, run))
+    _once(run.own("candidates", "index.npy"), partial(dedupe.index_candidates, run))
     return range(len(run.groups))
 
 
@@ -42,13 +42,13 @@ def groups(run: Run, _: int) -> Iterable[int]:
 
 def groups_to_size(run: Run, _: int) -> Iterable[int]:
     """Of size: a group each where the cap is to be solved; the counts are added up here."""
-    _once(run.path("counts", "total.npy"), partial(dedupe.sum_counts, run))
+    _once(run.own("counts", "total.npy"), partial(dedupe.sum_counts, run))
     return range(len(run.groups)) if run.config.pairs is not None else ()
 
 
 def groups_to_collect(run: Run, wave: int) -> Iterable[int]:
     """Of collect: a group each while the wave has something to do."""
-    _once(run.path("target.json"), partial(dedupe.solve_target, run))
+    _once(run.own("target.json"), partial(dedupe.solve_target, run))
     _once(run.wave_path("lanes", wave, "open.json"), partial(lanes.open_wave, run, wave))
     return range(len(run.groups)) if lanes.is_open(run, wave) else ()
 
@@ -102,7 +102,7 @@ def lanes_to_pilot(run: Run, wave: int) -> Iterable[int]:
     if not lanes.is_open(run, wave):
         return ()
     _once(run.wave_path("lanes", wave, "shards.json"), partial(lanes.number_shards, run, wave))
-    return placeholders.pilot_lanes(run)
+    return placeholders.pilot_lanes(run, wave)
 
 
 def lanes_to_fetch(run: Run, wave: int) -> Iterable[int]:
@@ -114,3 +114,8 @@ def lanes_to_fetch(run: Run, wave: int) -> Iterable[int]:
         path = run.wave_path("fetched", wave, placeholders.KNOWN)
         _once(path, partial(placeholders.freeze, run, wave))
     return range(run.config.lanes)
+
+
+def lanes_to_evict(run: Run, _: int) -> Iterable[int]:
+    """Of evict: a lane each where newcomers may have displaced what it has."""
+    return range(run.config.lanes) if run.crawl else ()

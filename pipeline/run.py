@@ -16,6 +16,9 @@
     OUT/placeholders.parquet         those under so many addresses that they are none
     OUT/shards/NNNNN.tar ...         the dataset, with manifest.json
     OUT/coverage.parquet hosts.parquet report.html manifest.json
+    OUT/finished.json                how many crawls are in what stands there
+    OUT/crawl2/                      of the crawl that came second (`--onto`), what the first has in
+                                     OUT itself: unique/ counts/ target.json coverage/ evicted/
 
 S is a source, G a group of sources, B a bucket, L a lane, W a wave, P a part of a large group.
 """
@@ -23,6 +26,7 @@ S is a source, G a group of sources, B a bucket, L a lane, W a wave, P a part of
 from __future__ import annotations
 
 import functools
+import itertools
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field, fields, replace
@@ -43,7 +47,8 @@ class Config:
 
     Attributes:
         version: of this program.
-        sources: the input files with their formats (pipeline.sources.Source as JSON), sorted.
+        sources: the input files with their formats (pipeline.sources.Source as JSON), sorted within
+            each crawl.
         queries: `{queries, sha256, left_out}`: the size of the list, its fingerprint, and how many
             of its entries were left out by reason.
         match: `default` or `metaclip`.
@@ -59,11 +64,12 @@ class Config:
         shard_size: pairs a shard, at most 10,000.
         placeholder_urls: under how many URLs, with as many texts, one picture is a placeholder; 0
             where none is.
-        waves: rounds of fetching.
+        waves: rounds of fetching, of each crawl.
         wave_hours: a wave plans at most this many hours of a host's rate.
         fetch: the part of pipeline.fetch.FetchPolicy that decides bytes.
         product_token: the name by which robots.txt files know the agent; null until a host is to be
             asked. The contact in the agent is no part of the run.
+        crawls: the source with which each crawl begins, in the order in which they were added.
     """
 
     sources: list[dict[str, Any]]
@@ -85,6 +91,7 @@ class Config:
     wave_hours: float = 24.0
     fetch: dict[str, Any] = field(default_factory=dict)
     product_token: str | None = None
+    crawls: list[int] = field(default_factory=lambda: [0])
     version: str = wit.__version__
 
 
@@ -104,12 +111,49 @@ class Run:
         """Returns a path in the output folder."""
         return storage.join(self.out, *parts)
 
-    @property
+    @functools.cached_property
     def groups(self) -> list[range]:
-        """The sources cut into at most GROUPS ranges of equal length (the last may be shorter)."""
-        n = len(self.config.sources)
-        size = -(-n // GROUPS)
-        return [range(start, min(start + size, n)) for start in range(0, n, size)]
+        """Each crawl's sources cut into at most GROUPS ranges of equal length, but for the last."""
+        found = []
+        for first, last in itertools.pairwise([*self.config.crawls, len(self.config.sources)]):
+            size = max(1, -(-(last - first) // GROUPS))
+            found += [range(start, min(start + size, last)) for start in range(first, last, size)]
+        return found
+
+    @functools.cached_property
+    def group_of(self) -> list[int]:
+        """The group of each source."""
+        return [number for number, group in enumerate(self.groups) for _ in group]
+
+    @property
+    def new_groups(self) -> range:
+        """The groups of the last crawl."""
+        before = sum(group.start < self.config.crawls[-1] for group in self.groups)
+        return range(before, len(self.groups))
+
+    @property
+    def crawl(self) -> int:
+        """The last crawl, counted from 0: the one that is being harvested."""
+        return len(self.config.crawls) - 1
+
+    @property
+    def waves(self) -> range:
+        """The waves of the last crawl; those before it belong to earlier ones."""
+        first = self.crawl * self.config.waves + 1
+        return range(first, first + self.config.waves)
+
+    def is_first(self, wave: int) -> bool:
+        """Whether a wave is the first of its crawl."""
+        return (wave - 1) % self.config.waves == 0
+
+    @property
+    def base(self) -> str:
+        """The folder of what each crawl has for itself: that of the first is the run's."""
+        return self.path(f"crawl{self.crawl + 1}") if self.crawl else self.out
+
+    def own(self, *parts: str) -> str:
+        """Returns a path in the last crawl's own folder."""
+        return storage.join(self.base, *parts)
 
     def candidates(self, source: int, suffix: str) -> str:
         """Returns the path of a source's file in candidates/."""
@@ -162,12 +206,19 @@ def open_run(out: str, config: Config) -> Run:
         saved = load_run(out).config
         config = replace(config, product_token=config.product_token or saved.product_token)
         found = first_difference(saved, config)
-        if found and _is_begun(out):
+        if found and is_grown(saved, config):
+            if not is_finished(load_run(out)):
+                raise UserError(
+                    f"{out}: is not finished; finish it with the command it was started with, then "
+                    "add to it"
+                )
+        elif found and _is_begun(out):
+            grown = "; it has grown, so resume it with --onto" if len(saved.crawls) > 1 else ""
             raise UserError(
                 f"{path}: this folder holds a run of {found}; repeat the options it was started "
-                "with, or choose another --out"
+                f"with, or choose another --out{grown}"
             )
-        if found:
+        elif found:
             _clear(out)
     elif [name for name in storage.list_names(out) if not name.startswith(".")]:
         raise UserError(f"{out}: not empty and not a harvest (no run.json); choose another --out")
@@ -175,6 +226,19 @@ def open_run(out: str, config: Config) -> Run:
     run.save()
     load_run.cache_clear()
     return run
+
+
+def is_grown(saved: Config, config: Config) -> bool:
+    """Whether a configuration is a saved one with a crawl more, and else the same."""
+    before = replace(config, sources=config.sources[: len(saved.sources)], crawls=saved.crawls)
+    added = [*saved.crawls, len(saved.sources)]
+    return config.crawls == added and not first_difference(saved, before)
+
+
+def is_finished(run: Run) -> bool:
+    """Whether all that a run says at its end stands there, of its last crawl, too."""
+    path = run.path("finished.json")
+    return storage.exists(path) and storage.read_json(path)["crawls"] == len(run.config.crawls)
 
 
 def _is_begun(out: str) -> bool:

@@ -8,8 +8,7 @@ runner's, and every stage is the same on FnApiRunner, Flink, Spark and Dataflow.
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 from functools import partial
@@ -26,6 +25,7 @@ from pipeline.run import Run, load_run
 from wit import storage
 from wit.errors import UserError
 
+FETCH = "fetch"
 Tasks = Callable[[Run, int], Iterable[int]]  # (run, wave) -> the numbers of all its tasks
 Output = Callable[[Run, int, int], str]  # (run, wave, task) -> the file written last
 Progress = Callable[..., None]  # (done, total), and from a lane the bytes it has fetched
@@ -44,6 +44,7 @@ class Reach:
         deadline: after which nothing is begun, in seconds since 1970; None for no limit.
         limited: whether there is any limit, so that others may tell to stop (pipeline.limits).
         keep_going: whether no jump of failures stops the run (pipeline.vigil).
+        repair: waves of earlier crawls of which lost shards are made again.
     """
 
     session: str
@@ -54,6 +55,7 @@ class Reach:
     deadline: float | None = None
     limited: bool = False
     keep_going: bool = False
+    repair: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -68,7 +70,7 @@ class Stage:
         together: whether a worker does its tasks at the same time (they wait for other servers).
         check: looks at what the stage before has made, and raises where it is of no use.
         unit: what its progress counts, where that says more than tasks do.
-        waves: how many have it, of a wave's stages.
+        first_only: whether only the first wave of a crawl has it.
     """
 
     name: str
@@ -78,7 +80,7 @@ class Stage:
     together: bool = False
     check: Callable[[Run, int, Reach], None] | None = None
     unit: str = ""
-    waves: int = sys.maxsize
+    first_only: bool = False
 
 
 # --- the stages in order ----------------------------------------------------------------------
@@ -129,7 +131,7 @@ FIRST = (
     Stage(
         "unique",
         plans.url_buckets,
-        lambda run, _, task: run.path("unique", f"{task:04d}.losers"),
+        lambda run, _, task: run.own("unique", f"{task:04d}.losers"),
         _plain(dedupe.find_duplicates),
     ),
     Stage(
@@ -141,7 +143,7 @@ FIRST = (
     Stage(
         "size",
         plans.groups_to_size,
-        lambda run, _, task: run.path("counts", f"{task:04d}.sizes.npy"),
+        lambda run, _, task: run.own("counts", f"{task:04d}.sizes.npy"),
         _plain(dedupe.estimate),
     ),
 )
@@ -178,10 +180,10 @@ WAVE = (
         fetching.fetch_pilot,
         together=True,
         unit="pictures",
-        waves=1,
+        first_only=True,
     ),
     Stage(
-        "fetch",
+        FETCH,
         plans.lanes_to_fetch,
         _file("fetched", ".results"),
         fetching.fetch_lane,
@@ -193,20 +195,31 @@ LAST = (
     Stage(
         "coverage",
         plans.groups,
-        lambda run, _, task: run.path("coverage", f"{task:04d}.npy"),
+        lambda run, _, task: run.own("coverage", f"{task:04d}.npy"),
         _plain(coverage.cover),
+    ),
+    Stage(
+        "evict",
+        plans.lanes_to_evict,
+        lambda run, _, task: run.own("evicted", f"{task:04d}.parquet"),
+        _plain(coverage.evict),
     ),
 )
 
 
-def in_order(waves_planned: int) -> Iterator[tuple[str, int, Stage]]:
-    """Yields (key, wave, stage) of a whole harvest; the key names the stage in OUT/progress."""
+def in_order(run: Run, repair: Collection[int] = ()) -> Iterator[tuple[str, int, Stage]]:
+    """Yields (key, wave, stage) of a run's last crawl; the key names the stage in OUT/progress.
+
+    The wave is 0 for stages that belong to none. `repair` are waves of earlier crawls of which
+    shards were lost: these are fetched again first.
+    """
     plan = [(0, stage) for stage in FIRST]
-    for wave in range(1, waves_planned + 1):
-        plan += [(wave, stage) for stage in WAVE if wave <= stage.waves]
-    plan += [(waves_planned + 1, stage) for stage in LAST]
+    for wave in range(1, run.waves.stop):
+        plan += [(wave, stage) for stage in WAVE if run.is_first(wave) or not stage.first_only]
+    plan += [(0, stage) for stage in LAST]
     for number, (wave, stage) in enumerate(plan):
-        yield f"{number:02d}-{stage.name}", wave, stage
+        if not wave or wave in run.waves or (wave in repair and stage.name == FETCH):
+            yield f"{number:02d}-{stage.name}", wave, stage
 
 
 # --- a stage in Beam --------------------------------------------------------------------------
@@ -306,13 +319,13 @@ def _find(out: str, key: str, reach: Reach) -> tuple[Run, int, Stage]:
             "install the driver's wheel on the workers"
         )
     run = load_run(out)
-    return next((run, w, s) for k, w, s in in_order(run.config.waves) if k == key)
+    return next((run, w, s) for k, w, s in in_order(run, reach.repair) if k == key)
 
 
 def chain(pipeline: beam.Pipeline, run: Run, reach: Reach, until: str | None = None) -> None:
     """Adds every stage to a pipeline, each waiting for the one before, or those up to a stage."""
     state = pipeline | "start" >> beam.Create([None])
-    for key, _, stage in in_order(run.config.waves):
+    for key, _, stage in in_order(run, reach.repair):
         state = (
             state
             | f"{key}: plan" >> beam.ParDo(Plan(run.out, key, reach))

@@ -5,6 +5,7 @@ All numbers come from the durable files of the stages, never from a runner's met
 
 from __future__ import annotations
 
+import itertools
 from collections import Counter
 from dataclasses import asdict
 from typing import Any
@@ -15,7 +16,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pipeline import card, lanes, placeholders, report
-from pipeline.coverage import write_coverage
+from pipeline.coverage import write_coverage, write_evicted
 from pipeline.dedupe import load_cap, read_array
 from pipeline.limits import standing
 from pipeline.progress import SUMMARY, Clock, read_stage, read_times
@@ -24,7 +25,7 @@ from pipeline.report.gather import LATER, SHOWN_HOSTS, UNDECIDED, gather, stage_
 from pipeline.run import Run, read_many
 from pipeline.stages import in_order
 from pipeline.tally import Tally
-from pipeline.waves import read_hosts
+from pipeline.waves import open_waves, read_hosts
 from wit import shards, storage
 from wit.console import duration
 from wit.outcomes import SUCCESS
@@ -48,6 +49,7 @@ def summarise(run: Run, contact: str = "") -> dict[str, Any]:
     hosts, host_count = write_hosts(run)
     manifest = shards.build_manifest(run.path("shards"))
     outcomes = Counter(manifest["totals"]["outcomes"])
+    evicted = write_evicted(run)
     funnel = {**tally.counts, **{name: fates[name] for name in LATER}, **outcomes}
     passed = funnel.pop(PASSED, 0)
     links = sum(tally.counts.values())
@@ -56,20 +58,36 @@ def summarise(run: Run, contact: str = "") -> dict[str, Any]:
     assert sum(funnel.values()) == links, f"{links} image links, but {funnel}"
     extra = {
         "run": {k: v for k, v in asdict(run.config).items() if k not in ("sources", "fetch")},
-        "per_query": load_cap(run.out),
+        "per_query": load_cap(run.base),
         "funnel": {"links": links, **dict(sorted(funnel.items()))},
+        "crawls": crawls_of(run),
+        "evicted": evicted,
     }
     shards.write_manifest(run.out, extra, manifest)
     placeholders.sum_up(run, outcomes[placeholders.PLACEHOLDER])
     session = last_session(run)
     if session is not None:
         clock.note(run, SUMMARY, session)
-    data = gather(run, funnel, manifest, load_cap(run.out), coverage, hosts, host_count)
+    data = gather(run, funnel, manifest, load_cap(run.base), coverage, hosts, host_count)
     write_report(run, data)
     card.write(run, LATER, contact)
     if session is not None:
         clock.note(run, SUMMARY, session)
+    storage.write_json(run.path("finished.json"), {"crawls": len(run.config.crawls)})
     return funnel
+
+
+def crawls_of(run: Run) -> list[dict[str, Any]]:
+    """Returns of each crawl its inputs, its waves, and the shards that came with it: [from, to)."""
+    begins = [*run.config.crawls, len(run.config.sources)]
+    opened, first, found = open_waves(run, run.waves.stop), 0, []
+    for number, (begin, end) in enumerate(itertools.pairwise(begins)):
+        mine = [wave for wave in opened if (wave - 1) // run.config.waves == number]
+        path = run.wave_path("lanes", mine[-1], "shards.json")
+        after = storage.read_json(path)["next"]
+        found.append({"sources": end - begin, "waves": mine, "shards": [first, after]})
+        first = after
+    return found
 
 
 def write_report(run: Run, data: report.ReportData) -> None:
@@ -93,7 +111,7 @@ def report_unfinished(run: Run, why: str) -> None:
         found = np.zeros((2, len(queries)), np.int64)
     nothing = pa.array(np.zeros(len(queries), np.int64))
     columns = [queries["query_id"], queries["query"], *map(pa.array, found), *[nothing] * 3]
-    cap = load_cap(run.out) if storage.exists(run.path("target.json")) else 0
+    cap = load_cap(run.base) if storage.exists(run.own("target.json")) else 0
     stages = [row.name for row in stage_rows(run) if row.tasks]
     shown = f"This run is not finished: {why}. "
     shown += f"The last stage that was begun is {stages[-1]}" if stages else "No stage was begun"
@@ -115,7 +133,7 @@ def report_unfinished(run: Run, why: str) -> None:
 
 def took(run: Run) -> list[str]:
     """Returns the last rows of a session on the screen: this summary, and all rows together."""
-    keys = [key for key, _, _ in in_order(run.config.waves)]
+    keys = [key for key, _, _ in in_order(run)]
     session = last_session(run)
     times = read_times(run, keys, session) if session else {}
     rows = [("summary", times[SUMMARY][1])] if SUMMARY in times else []
@@ -125,7 +143,7 @@ def took(run: Run) -> list[str]:
 
 def last_session(run: Run) -> str | None:
     """Returns the session that planned the last stage last; None where no heartbeat is left."""
-    key = [key for key, _, _ in in_order(run.config.waves)][-1]
+    key = [key for key, _, _ in in_order(run)][-1]
     state = read_stage(run, key, None)
     return max(state.spans, key=lambda name: (state.spans[name], name)) if state else None
 
@@ -144,7 +162,7 @@ def so_far(run: Run) -> list[str]:
         lines.append(
             f"queries  {found:,} of {len(matched):,} have a pair; the most has {unique.max():,}"
         )
-    if storage.exists(run.path("target.json")):
+    if storage.exists(run.own("target.json")):
         lines.append(cap_line(run))
     paths = [run.wave_path("selection", 1, f"{g:04d}.json") for g in range(len(run.groups))]
     if all(map(storage.exists, paths)):
@@ -163,7 +181,7 @@ def count_pairs(run: Run) -> np.ndarray | None:
 
 def cap_line(run: Run) -> str:
     """Returns the cap for a person, and how far it is from the number of pairs asked for."""
-    target = storage.read_json(run.path("target.json"))
+    target = storage.read_json(run.own("target.json"))
     cap, asked = target["per_query"], run.config.pairs
     line = f"cap      {cap:,} {'pair' if cap == 1 else 'pairs'} a query"
     if asked is None:
@@ -193,7 +211,7 @@ def write_hosts(run: Run) -> tuple[pa.Table, int]:
     counts = count_by_host(run)
     tables, number = [NO_HOSTS], 0
     most = [("pairs", "descending"), ("host", "ascending")]
-    waves = range(1, lanes.last_wave(run) + 1)
+    waves = open_waves(run, run.waves.stop)
     used = {wave: set(lanes.used_host_buckets(run, wave)) for wave in waves}
     with (
         storage.open_write(run.path("hosts.parquet")) as file,
@@ -224,7 +242,7 @@ def count_by_host(run: Run) -> pa.Table:
     """Returns host, pairs and fetched: rows and pictures of each host in the shards."""
     paths = [
         run.wave_path("fetched", wave, f"{lane:04d}.hosts.parquet")
-        for wave in range(1, lanes.last_wave(run) + 1)
+        for wave in open_waves(run, run.waves.stop)
         for lane in range(run.config.lanes)
     ]
     table = pa.concat_tables(read_many(paths, storage.read_table))

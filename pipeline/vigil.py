@@ -155,7 +155,7 @@ def check_hosts(run: Run, buckets: Sequence[int], reach: Reach) -> None:
     """
     if reach.keep_going:
         return
-    paths = [run.wave_path("hosts", 1, f"{bucket:04d}.parquet") for bucket in buckets]
+    paths = [run.wave_path("hosts", run.waves.start, f"{bucket:04d}.parquet") for bucket in buckets]
     silent: dict[str, Example] = {}
     for path in paths:
         table = storage.read_table(path, ["host", "robots"])

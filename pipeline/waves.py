@@ -29,6 +29,16 @@ HOST_PAIRS = pa.schema([HOSTS.field("host"), HOSTS.field("pairs")])
 RESULT = np.dtype([("source", "<i4"), ("row", "<u4"), ("status", "u1")])
 
 
+def is_open(run: Run, wave: int) -> bool:
+    """Returns whether the wave has something to do."""
+    return storage.read_json(run.wave_path("lanes", wave, "open.json"))["open"]
+
+
+def open_waves(run: Run, before: int) -> list[int]:
+    """Returns the waves before a wave that had something to do, those of earlier crawls too."""
+    return [wave for wave in range(1, before) if is_open(run, wave)]
+
+
 # --- collect: a task is a group of sources ----------------------------------------------------
 
 
@@ -38,7 +48,7 @@ def statuses(run: Run, wave: int, group: int) -> dict[int, np.ndarray]:
     known = np.zeros(first[-1], np.uint8)
     paths = (
         run.wave_path("fetched", earlier, f"{lane:04d}.results")
-        for earlier in range(1, wave)
+        for earlier in open_waves(run, wave)
         for lane in range(run.config.lanes)
     )
     for found in read_many(paths, partial(blocks.read, first=group, last=group + 1)):
@@ -48,13 +58,15 @@ def statuses(run: Run, wave: int, group: int) -> dict[int, np.ndarray]:
 
 def unsettled(run: Run, wave: int) -> np.ndarray:
     """Returns bool [queries]: those above their cap with something left to draw."""
-    wanted = load_counts(run.out)[1] > load_cap(run.out)
-    return wanted & (load_thresholds(run.out, wave - 1)["settled"] == 0) if wave > 1 else wanted
+    wanted = load_counts(run.base)[1] > load_cap(run.base)
+    if run.is_first(wave):  # other counts than an earlier crawl's, other orders
+        return wanted
+    return wanted & (load_thresholds(run.out, wave - 1)["settled"] == 0)
 
 
 def collect(run: Run, wave: int, group: int, progress: Callable[[int, int], None]) -> None:
     """Writes balance/W/G.P.entries: what thresholds are found from; G.json, last, counts P."""
-    bound = balance.priority_bounds(load_counts(run.out)[1], load_cap(run.out))
+    bound = balance.priority_bounds(load_counts(run.base)[1], load_cap(run.base))
     _collect(run, wave, group, unsettled(run, wave), bound, "", progress)
 
 
@@ -113,7 +125,7 @@ def query_slots(query: np.ndarray, queries: int) -> np.ndarray:
 
 def query_buckets(run: Run) -> int:
     """Returns into how many ranges the queries are cut, from the counts alone."""
-    return len(bucket_limits(load_counts(run.out)[1], load_cap(run.out))) - 1
+    return len(bucket_limits(load_counts(run.base)[1], load_cap(run.base))) - 1
 
 
 def bucket_limits(counts: np.ndarray, cap: int) -> np.ndarray:
@@ -140,7 +152,7 @@ def find_thresholds(
     run: Run, wave: int, bucket: int, progress: Callable[[int, int], None], prefix: str = ""
 ) -> None:
     """Writes balance/W/B.thresholds.npy: THRESHOLD [queries of the bucket]."""
-    counts, cap = load_counts(run.out)[1], load_cap(run.out)
+    counts, cap = load_counts(run.base)[1], load_cap(run.base)
     limits = bucket_limits(counts, cap)
     slots = int(limits[bucket]), int(limits[bucket + 1])
     first, last = query_range(slots, len(counts))
@@ -184,7 +196,7 @@ def read_bucket_thresholds(run: Run, wave: int, prefix: str) -> np.ndarray:
 def join_thresholds(run: Run, wave: int) -> None:
     """Writes balance/W/thresholds.npy for all queries; below their cap they draw all."""
     wanted = unsettled(run, wave)
-    if wave > 1:
+    if not run.is_first(wave):
         table = load_thresholds(run.out, wave - 1).copy()
     else:
         table = np.zeros(len(wanted), THRESHOLD)

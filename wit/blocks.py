@@ -54,7 +54,10 @@ def _ascends(slot: np.ndarray, order: np.ndarray | None) -> bool:
 
 
 def read(path: str, first: int = 0, last: int | None = None) -> np.ndarray:
-    """Returns the structured records of the slots [first, last), all from `first` on by default."""
+    """Returns the structured records of the slots [first, last), all from `first` on by default.
+
+    Slots beyond those that the file has are empty.
+    """
     # Two ranged reads, one where the file is small: an opened remote file would read megabytes
     # ahead of each.
     head = storage.read_bytes(path, 0, HEAD)
@@ -68,7 +71,8 @@ def read(path: str, first: int = 0, last: int | None = None) -> np.ndarray:
     header = json.loads(head[len(MAGIC) + 4 : table])
     dtype = np.dtype([tuple(field) for field in header["dtype"]])
     slots = header["slots"]
-    last = slots if last is None else last
+    last = slots if last is None else min(last, slots)
+    first = min(first, last)
     places = _part(path, head, table + 8 * first, table + 8 * (last + 1))
     offsets = np.frombuffer(places, "<u8")
     begin = table + 8 * (slots + 1) + int(offsets[0]) * dtype.itemsize

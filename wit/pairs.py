@@ -74,6 +74,16 @@ HOSTS = pa.schema(
     ]
 )
 
+EVICTED = pa.schema(  # pictures in the shards that no query draws since a crawl was added
+    [
+        pa.field("key", pa.string(), nullable=False),  # its first 5 digits: the shard
+        pa.field("pair_id", PAIR_ID, nullable=False),
+        pa.field("url", pa.string(), nullable=False),
+        pa.field("query_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("wave", pa.int8(), nullable=False),  # in which it was drawn
+    ]
+)
+
 COVERAGE = pa.schema(
     [
         pa.field("query_id", pa.int32(), nullable=False),

@@ -9,6 +9,7 @@ import time
 from collections import Counter
 from typing import Any
 
+from pipeline.groups import add_addresses, add_agent, natural, positive
 from wit import storage
 from wit.console import Arguments, Screen, duration
 from wit.errors import UserError
@@ -45,7 +46,7 @@ def parser() -> argparse.ArgumentParser:
     add("--other-types", action="store_true", help="keep answers that are no HTML pages, too")
     add(
         "--warc-size",
-        type=_positive,
+        type=positive,
         default=1_000_000_000,
         metavar="BYTES",
         help="of a WARC file's records before packing (default: %(default)s)",
@@ -54,12 +55,12 @@ def parser() -> argparse.ArgumentParser:
 
 
 def _add_scope(add: Any) -> None:
-    count = {"type": _positive, "metavar": "N"}
+    count = {"type": positive, "metavar": "N"}
     add("--max-pages", default=1000, help="kept, in all (default: %(default)s)", **count)
     add("--max-host-pages", help="kept, of one host (default: no limit)", **count)
     add(
         "--max-depth",
-        type=_natural,
+        type=natural,
         metavar="N",
         help="links from a seed; 0 for the seeds alone (default: no limit)",
     )
@@ -86,12 +87,7 @@ def _add_scope(add: Any) -> None:
 
 
 def _add_manners(add: Any) -> None:
-    add(
-        "--contact",
-        metavar="URL|MAIL",
-        help="where the owner of a host reaches you: part of the user agent, and needed",
-    )
-    add("--user-agent", metavar="TEXT", help="the whole user agent, with a contact in it, instead")
+    add_agent(add)
     add(
         "--host-rate",
         type=float,
@@ -99,38 +95,17 @@ def _add_manners(add: Any) -> None:
         metavar="PER_SECOND",
         help="requests to one host; 0 is no limit (default: %(default)s)",
     )
-    count = {"type": _positive, "metavar": "N"}
+    count = {"type": positive, "metavar": "N"}
     help = "requests to one host at a time (default: %(default)s)"
     add("--host-concurrency", default=2, help=help, **count)
     add("--concurrency", default=64, help="requests at a time (default: %(default)s)", **count)
     help = "for one page (default: %(default)s)"
     add("--timeout", type=float, default=30.0, metavar="SECONDS", help=help)
     help = "after failures that may pass (default: %(default)s)"
-    add("--retries", type=_natural, default=1, metavar="N", help=help)
+    add("--retries", type=natural, default=1, metavar="N", help=help)
     help = "of a page, as sent and unpacked (default: %(default)s)"
     add("--max-page-bytes", default=10_000_000, help=help, **count)
-    exact = {"action": "append", "default": []}
-    help = "reach this address although it is not public: for tests of your own"
-    add("--allow-address", metavar="IP:PORT", help=help, **exact)
-    help = "find this host there, without asking the name server"
-    add("--resolve", metavar="HOST:IP[:PORT]", help=help, **exact)
-
-
-def _natural(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError as error:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from error
-    if not 0 <= value <= 10**15:
-        raise argparse.ArgumentTypeError(f"{text} is not between 0 and 10**15")
-    return value
-
-
-def _positive(text: str) -> int:
-    value = _natural(text)
-    if value == 0:
-        raise argparse.ArgumentTypeError("0 is below 1")
-    return value
+    add_addresses(add)
 
 
 def main(argv: list[str]) -> int:

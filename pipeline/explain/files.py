@@ -82,12 +82,12 @@ class Files:
 
     def counts(self) -> np.ndarray | None:
         """Returns int64 [2, queries], matched and unique; None before all groups are counted."""
-        return self.kept("counts", lambda: dedupe.load_counts(self.run.out))
+        return self.kept("counts", lambda: dedupe.load_counts(self.run.base))
 
     def cap(self) -> int | None:
         """Returns t, None before it is solved."""
         try:
-            return dedupe.load_cap(self.run.out)
+            return dedupe.load_cap(self.run.base)
         except FileNotFoundError:
             return self.run.config.per_query
 

@@ -238,7 +238,7 @@ def _scan(files: Files, query_id: int) -> Listed:
     """The query's pairs, found in the candidates' query_ids: all, or those among the first rows."""
     run, looked, found = files.run, 0, []
     matched = int(files.counts()[0][query_id])
-    index, seen = dedupe.load_index(run.out), 0
+    index, seen = dedupe.load_index(run.base), 0
     for source in range(len(run.config.sources)):
         if seen == matched or looked > SCANNED:
             break

@@ -61,6 +61,8 @@ class FetchPolicy(WebPolicy):
         for name in ("concurrency", "max_pixels", "image_size", "decode_workers", "decode_memory"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name.replace('_', ' ')}: {getattr(self, name)} is below 1")
+        if not (self.max_aspect_ratio == 0 or self.max_aspect_ratio >= 1):
+            raise UserError(f"max aspect ratio {self.max_aspect_ratio}: 0, or 1 and more")
         for name in ("shard_seconds", "decode_seconds"):
             if not getattr(self, name) > 0:
                 raise UserError(f"{name.replace('_', ' ')}: {getattr(self, name)} is not above 0")

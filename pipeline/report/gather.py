@@ -110,19 +110,24 @@ def facts(run: Run, cap: int, totals: dict[str, Any]) -> list[tuple[str, str]]:
     config, fetch = run.config, run.config.fetch
     size = fetch.get("image_size")
     pictures = f"{fetch.get('resize_mode', '').replace('_', ' ')} {size} pixels" if size else ""
-    waves = [w for w in range(1, config.waves + 1) if _is_planned(run, w)]
+    waves = [w for w in range(1, run.waves.stop) if _is_planned(run, w)]
+    crawls = f", in {len(config.crawls)} crawls" if run.crawl else ""
     return [
-        ("Sources", f"{len(config.sources):,} {'file' if len(config.sources) == 1 else 'files'}"),
+        ("Sources", f"{len(config.sources):,} {_files(len(config.sources))}{crawls}"),
         ("Queries", f"{config.queries['queries']:,} ({config.match} matching)"),
         ("Cap", f"{cap:,} pairs a query, {config.sampling} sampling" if cap else "not known yet"),
         ("Shards", f"{totals['shards']:,}, of at most {config.shard_size:,} pairs"),
         ("Pictures", pictures),
-        ("Waves", f"{len(waves)} of at most {config.waves}, in {config.lanes:,} lanes"),
+        ("Waves", f"{len(waves)} of at most {run.waves.stop - 1}, in {config.lanes:,} lanes"),
         ("Seed", str(config.seed)),
         ("Agent", config.product_token or ""),
         ("Version", config.version),
         ("Placeholders", placeholders.told(run)),
     ]
+
+
+def _files(count: int) -> str:
+    return "file" if count == 1 else "files"
 
 
 def _is_planned(run: Run, wave: int) -> bool:
@@ -133,7 +138,7 @@ def _is_planned(run: Run, wave: int) -> bool:
 def sum_traits(run: Run) -> Traits:
     """Returns what the stored pairs of all finished lanes are like."""
     paths = []
-    for wave in range(1, run.config.waves + 1):
+    for wave in range(1, run.waves.stop):
         names = storage.list_names(run.path("fetched", f"{wave:02d}"))
         paths += [run.wave_path("fetched", wave, n) for n in names if n.endswith(".traits.json")]
     return add_traits(from_json(found) for found in read_many(paths))
@@ -286,8 +291,8 @@ def _read(run: Run, name: str, columns: list[str]) -> pa.Table:
 def stage_rows(run: Run) -> list[StageRow]:
     """Returns what each stage took, over all sessions, and the driver before and after them."""
     names = {START: "start: query list, workers", SUMMARY: "summary and report"}
-    for key, wave, stage in in_order(run.config.waves):
-        names[key] = f"{stage.name} {wave}" if 1 <= wave <= run.config.waves else stage.name
+    for key, wave, stage in in_order(run):
+        names[key] = f"{stage.name} {wave}" if wave else stage.name
     times = read_times(run, [key for key in names if key not in (START, SUMMARY)])
     return [
         StageRow(names[key], 0 if key in (START, SUMMARY) else tasks, wall, cpu)

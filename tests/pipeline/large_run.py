@@ -288,7 +288,7 @@ def write_counts(run: Run, present: np.ndarray, pairs: int, outcomes: dict[str, 
 def write_times(run: Run) -> None:
     """A session in which every stage took a second more than the one before."""
     now = 1_700_000_000.0
-    keys = [START, *(key for key, _, _ in in_order(run.config.waves))]
+    keys = [START, *(key for key, _, _ in in_order(run))]
     for second, key in enumerate(keys, 1):
         announce(run, key, "s", 4, 4, now)
         beat = Heartbeat(run, key, "s", [0])

@@ -222,7 +222,7 @@ def forget() -> None:
 
 def begin(run: Run, until: str) -> None:
     """Does what is not finished of all stages up to one of the first wave."""
-    for _, wave, stage in stages.in_order(run.config.waves):
+    for _, wave, stage in stages.in_order(run):
         for task in stages._unfinished(run, wave, stage, list(stage.tasks(run, wave))):
             stage.work(run, wave, task, lambda *_: None, stages.Reach("s"))
         if stage.name == until:

@@ -26,7 +26,7 @@ def verdict(run: Run) -> str:
 
 def go_until(run: Run, last: str, tasks: int = 1_000) -> None:
     """Does the stages up to one, and of that one the first tasks."""
-    for key, wave, stage in stages.in_order(run.config.waves):
+    for key, wave, stage in stages.in_order(run):
         pending = stages._unfinished(run, wave, stage, list(stage.tasks(run, wave)))
         stages.announce(run, key, "s", len(pending), len(pending))
         for task in pending[: tasks if stage.name == last else None]:

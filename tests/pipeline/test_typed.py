@@ -23,6 +23,8 @@ from wit.errors import UserError
         ["--encode-quality", "500"],
         ["--retries", "-1"],
         ["--host-rate", "-1"],
+        ["--max-aspect-ratio", "0.5"],
+        ["--max-aspect-ratio", "nan"],
         ["--contact", "me"],
         ["--resolve", "a.example"],
     ],
