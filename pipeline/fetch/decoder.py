@@ -73,8 +73,9 @@ def _prepare(settings: bytes):
 
     policy = FetchPolicy.from_json(json.loads(settings))
     warnings.simplefilter("ignore")
-    # The number of pixels is checked before decoding, by the policy's own limit.
-    Image.MAX_IMAGE_PIXELS = None
+    # The policy's limit is checked before decoding; but a GIF reserves its first frame when it is
+    # opened, unless that is of more than twice this.
+    Image.MAX_IMAGE_PIXELS = policy.max_pixels
     AvifImagePlugin.DEFAULT_MAX_THREADS = 1
     check_codecs()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

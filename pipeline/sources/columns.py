@@ -22,13 +22,19 @@ class Rows(NamedTuple):
     texts: pa.Array
 
 
+def listed(names: list[str]) -> str:
+    """The names for a line of an error; a stranger's may hold line ends and worse."""
+    text = ", ".join(names)[:1000]
+    return "".join(letter if letter.isprintable() else "\ufffd" for letter in text)
+
+
 def choose_columns(source: Source, names: list[str]) -> tuple[int, int]:
     """Returns where the URL's and the text's column stand: those asked for, or recognised.
 
     Raises:
         UserError: listing the columns that there are.
     """
-    there = f"it has {', '.join(names)}"[:1000]
+    there = f"it has {listed(names)}"
     chosen = []
     for asked, known in ((source.url_column, URL_NAMES), (source.text_column, TEXT_NAMES)):
         lower = {name.lower(): name for name in reversed(names)}

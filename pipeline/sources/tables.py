@@ -18,7 +18,7 @@ import pyarrow.parquet as pq
 
 from pipeline.extract import urls
 from pipeline.extract.strings import tidy_all
-from pipeline.sources.columns import Rows, choose_columns, to_strings
+from pipeline.sources.columns import Rows, choose_columns, listed, to_strings
 from pipeline.sources.members import Progress
 from pipeline.sources.source import Source
 from pipeline.sources.text_tables import BATCH_ROWS, read_text
@@ -93,7 +93,7 @@ def _read_parquet(
         if not _holds_text(schema.field(name).type):
             raise UserError(
                 f"{source.path}: column {name!r} holds {schema.field(name).type}, not text; it has "
-                f"{', '.join(schema.names)[:1000]}; name another with --url-column or --text-column"
+                f"{listed(schema.names)}; name another with --url-column or --text-column"
             )
     end = 0
     for group in range(metadata.num_row_groups):

@@ -16,7 +16,7 @@ import orjson
 import pyarrow as pa
 import pyarrow.csv as pv
 
-from pipeline.sources.columns import Rows, choose_columns, choose_numbers, to_strings
+from pipeline.sources.columns import Rows, choose_columns, choose_numbers, listed, to_strings
 from pipeline.sources.members import Piece, Progress, read_pieces
 from pipeline.sources.source import Source
 from pipeline.tally import Tally
@@ -166,7 +166,8 @@ def _read_delimited(source: Source, text: _Text, delimiter: str, tally: Tally) -
                 yield Rows(bad.take(len(part)), raw, texts)
     except pa.ArrowInvalid as error:
         if not bad.next:
-            raise UserError(f"{source.path}: not a readable table ({error})") from error
+            said = listed([str(error)])
+            raise UserError(f"{source.path}: not a readable table ({said})") from error
         tally.fault(bad.next, "bad_block")
 
 

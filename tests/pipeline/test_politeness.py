@@ -1,6 +1,11 @@
-"""A whole harvest by two workers and four lanes, seen from the log of the servers it visits."""
+"""A whole harvest by two workers and four lanes, seen from the log of the servers it visits.
+
+With Beam's options for a cluster in WIT_CLUSTER (as those that ../shared/tools/flink-up prints) the
+harvest is made there.
+"""
 
 import csv
+import os
 import subprocess
 import sys
 from collections import Counter
@@ -61,7 +66,7 @@ def harvest(server: FaultyServer, folder: Path, *options: str) -> dict[str, str]
         *("--queries", str(folder / "queries.txt"), "--out", str(folder / "out")),
         *("--contact", "test@example.org", "--lanes", str(LANES), "--shard-size", "20"),
         *("--waves", "1", "--host-rate", str(RATE), "--host-concurrency", str(AT_ONCE)),
-        *(f"--allow-address={server.address}", "--timeout", "20"),
+        *(f"--allow-address={server.address}", "--timeout", "20", "--placeholder-urls", "0"),
         *(f"--resolve={host}:127.0.0.1" for host in HOSTS),
         *options,
     ]
@@ -77,8 +82,9 @@ def harvest(server: FaultyServer, folder: Path, *options: str) -> dict[str, str]
 @pytest.fixture(scope="module")
 def visited(tmp_path_factory):
     """The server after the harvest, and the samples by URL."""
+    where = os.environ.get("WIT_CLUSTER", "--workers 2").split()
     with FaultyServer() as server:
-        yield server, harvest(server, tmp_path_factory.mktemp("harvest"), "--workers", "2")
+        yield server, harvest(server, tmp_path_factory.mktemp("harvest"), *where)
 
 
 def times_of(server: FaultyServer, host: str) -> list[float]:
