@@ -31,6 +31,8 @@ examples:
           --runner FlinkRunner --flink_master=host:8081
   a crawl more, for a dataset that grows
       wit harvest cc:CC-MAIN-2024-26 --files 10 --onto crawl --contact you@example.org
+  how far a run is, from another shell (an input of that name is ./status)
+      wit harvest status crawl
 
 The same command resumes a run that was stopped, killed or short of disk.
 """

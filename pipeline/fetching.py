@@ -71,6 +71,7 @@ def ask_hosts(run: Run, wave: int, bucket: int, progress: Progress, reach: Reach
         ask = vigil.watched(ask, run.wave_path("hosts", wave, f"{bucket:04d}.parquet"))
     kept_out = blocking.load(run, reach.session)
     lanes.find_hosts(run, wave, bucket, partial(ask_unblocked, ask, kept_out))
+    progress(1, 1)
 
 
 def ask_unblocked(
@@ -138,7 +139,8 @@ def fetch_shards(
     rules = blocking.UnblockedRules(rules, kept_out)
     fetcher = shared_fetcher(run.out, reach)
     batched = run.config.fetch.get("engine") == "img2dataset"
-    watch = vigil.Vigil(run, reach, progress, done, total, batched)
+    slowest = partial(fetcher.slowest, rules)
+    watch = vigil.Vigil(run, reach, progress, done, total, batched, slowest)
     for shard_id in pending:
         part = lanes.read_shard(path, shard_id - ids.start)
         known = placeholders.known_to(run, wave, ids, shard_id)

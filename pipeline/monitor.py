@@ -16,9 +16,11 @@ from typing import Any, BinaryIO, TextIO
 from pipeline.limits import ByteCount
 from pipeline.progress import START, StageState, read_stage
 from pipeline.run import Run
-from pipeline.stages import in_order
+from pipeline.session import Record
+from pipeline.stage_lines import StageRow, under_way
+from pipeline.stages import Stage, in_order
 from wit import storage
-from wit.console import Screen, duration, rate_of
+from wit.console import Screen
 from wit.errors import UserError
 
 PAUSE, REMOTE_PAUSE = 0.5, 5.0  # seconds between two looks
@@ -41,11 +43,12 @@ def watch(
     execute: Callable[[], None],
     max_bytes: int | None = None,
     repair: tuple[int, ...] = (),
+    record: Record | None = None,
 ) -> None:
     """Calls `execute` in a thread and shows the stages' progress until it ends.
 
     Ctrl-C reaches this thread alone: the workers never see it, and end with this process. They are
-    told to stop once `max_bytes` are fetched.
+    told to stop once `max_bytes` are fetched. `record` gets what the screen shows.
 
     Raises:
         KeyboardInterrupt: after Ctrl-C.
@@ -65,7 +68,7 @@ def watch(
     thread.start()
     pause = PAUSE if storage.is_local(run.out) else REMOTE_PAUSE
     with muted(run, session) as out, Screen(out) as screen:
-        board = Board(run, session, screen, ByteCount(run, session, max_bytes), repair)
+        board = Board(run, session, screen, ByteCount(run, session, max_bytes), repair, record)
         while thread.is_alive():
             thread.join(pause)
             board.look()
@@ -138,15 +141,26 @@ class Board:
         screen: Screen,
         count: ByteCount,
         repair: tuple[int, ...] = (),
+        record: Record | None = None,
     ) -> None:
         self.run, self.session, self.screen, self.count = run, session, screen, count
+        self.record = record
         self.waiting = list(in_order(run, repair))
+        if record is not None:
+            record.plan(
+                [(key, name_of(stage, wave), stage.unit) for key, wave, stage in self.waiting]
+            )
         self.started: dict[str, float] = {}
         self.since = 0.0  # when the last row ended; a row lasts until the next stage is planned
         self.final: dict[str, dict[str, dict[str, Any]]] = {}
 
     def look(self) -> None:
-        """Reads the heartbeats and draws what is new."""
+        """Reads the heartbeats, draws what is new, and has the record keep it."""
+        self._look()
+        if self.record is not None:
+            self.record.save()
+
+    def _look(self) -> None:
         while self.waiting:
             key, wave, stage = self.waiting[0]
             state = read_stage(self.run, key, self.session, self.final.setdefault(key, {}))
@@ -161,36 +175,45 @@ class Board:
             planned_next = len(self.waiting) > 1 and read_stage(
                 self.run, self.waiting[1][0], self.session
             )
-            name = f"{stage.name} {wave}" if wave else stage.name
+            name = name_of(stage, wave)
             if not planned_next and state.done < state.tasks:
-                line = self._line(name, stage.unit, state, time.monotonic() - started)
-                self.screen.now(line)
+                elapsed = time.monotonic() - started
+                self.screen.now(under_way(name, stage.unit, state, elapsed).line())
                 return
             self.waiting.pop(0)
             self.final.pop(key)
             end = (planned_next or state).spans[self.session][0 if planned_next else 1]
-            if state.tasks and not state.wall:
-                self.screen.done(f"{name:<20} {state.tasks:>6} tasks  done before")
-            elif state.tasks:
-                done = state.done / state.tasks
-                share = "" if done > 0.999 else f"  {done:.0%}"
-                rate = rate_of(state.units / max(state.wall, 0.001), stage.unit)
-                took = duration(max(0.0, end - self.since))
-                self.since = end
-                self.screen.done(
-                    f"{name:<20} {state.tasks:>6} tasks  {took:>9}  {rate:>16}{share}".rstrip()
-                )
+            took = max(0.0, end - self.since) if state.tasks and state.wall else None
+            self.since = self.since if took is None else end
+            row = StageRow(
+                key,
+                name,
+                self.session,
+                state.tasks,
+                took,
+                state.units / max(state.wall, 0.001),
+                stage.unit,
+                state.done / max(1, state.tasks),
+                state.fetched,
+            )
+            if row.tasks:
+                self.screen.done(row.line())
+            self._keep(row)
 
     def _show_start(self, first: StageState) -> None:
         began = read_stage(self.run, START, self.session)
         self.since = first.spans[self.session][0]
         if began:
-            took = duration(self.since - began.spans[self.session][0])
-            self.screen.done(f"{'start':<20} {'':>12}  {took:>9}")
+            took = self.since - began.spans[self.session][0]
+            row = StageRow(START, START, self.session, 0, took)
+            self.screen.done(row.line())
+            self._keep(row)
 
-    def _line(self, name: str, unit: str, state: StageState, elapsed: float) -> str:
-        share = state.done / state.tasks
-        rate = rate_of(state.units / elapsed, unit) if unit and elapsed > 2 else ""
-        left = elapsed / share - elapsed if share > 0.01 and elapsed > 2 else None
-        text = f"{name:<20} {share:>4.0%} of {state.tasks} tasks  {rate:>16}"
-        return text + (f"  {duration(left)} left" if left is not None else "")
+    def _keep(self, row: StageRow) -> None:
+        if self.record is not None:
+            self.record.finish(row)
+
+
+def name_of(stage: Stage, wave: int) -> str:
+    """Returns a stage's name with its wave."""
+    return f"{stage.name} {wave}" if wave else stage.name

@@ -11,9 +11,10 @@ import resource
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
+from pipeline.pulse import Pulse, add_hosts, add_minutes, beat
 from pipeline.run import Run, read_many
 from wit import storage
 
@@ -52,15 +53,25 @@ class Heartbeat:
         self.tasks = tasks
         self.parts: dict[int, tuple[float, float]] = {}
         self.fetched: dict[int, float] = {}
+        self.pulses: dict[int, Pulse] = {}
         self.started, self.cpu = time.time(), _cpu_seconds()
         self.pause = LOCAL_PAUSE if storage.is_local(run.out) else REMOTE_PAUSE
         self.due = time.monotonic() + self.pause
         self.lock = threading.Lock()
 
-    def update(self, task: int, done: float, total: float, fetched: float = 0.0) -> None:
-        """Notes that `done` of `total` units of a task are finished, and bytes that it fetched."""
+    def update(
+        self,
+        task: int,
+        done: float,
+        total: float,
+        fetched: float = 0.0,
+        pulse: Pulse | None = None,
+    ) -> None:
+        """Notes that `done` of `total` units of a task are finished, and what it has fetched."""
         self.parts[task] = (done, total)
         self.fetched[task] = fetched
+        if pulse is not None:
+            self.pulses[task] = pulse
         with self.lock:
             if time.monotonic() >= self.due:
                 self.due = time.monotonic() + self.pause
@@ -84,6 +95,7 @@ class Heartbeat:
             "wall": time.time() - self.started,
             "cpu": _cpu_seconds() - self.cpu,
             "pid": os.getpid(),
+            **beat(list(self.pulses.values()), finished),
         }
         storage.write_json(self.path, facts)
 
@@ -102,10 +114,12 @@ class StageState:
         tasks: all of them.
         done: finished ones and the shares of those under way.
         units: bytes, rows or pictures handled in this session.
-        fetched: bytes of pictures that were fetched.
         wall: seconds from the first heartbeat to the last, of all sessions.
         cpu: core-seconds of the finished elements.
         spans: when its plan was made and when its last heartbeat came, of each session.
+        fetched: bytes of pictures that were fetched.
+        before: tasks that were finished when the stage was planned.
+        minutes, hosts: what came in the last minutes, and the slowest hosts (pipeline.pulse).
     """
 
     tasks: int
@@ -115,18 +129,28 @@ class StageState:
     cpu: float
     spans: dict[str, tuple[float, float]]
     fetched: float = 0.0
+    before: int = 0
+    minutes: list[dict[str, Any]] = field(default_factory=list)
+    hosts: list[dict[str, Any]] = field(default_factory=list)
 
 
 def read_stage(
-    run: Run, stage: str, session: str | None, final: dict[str, dict[str, Any]] | None = None
+    run: Run,
+    stage: str,
+    session: str | None,
+    final: dict[str, dict[str, Any]] | None = None,
+    most: int | None = None,
 ) -> StageState | None:
     """Returns a stage's state in a session, or its cost over all; None before it was planned.
 
     `final`, kept by the caller from look to look, holds what will not change any more, so that each
-    file of a stage with very many tasks is read once.
+    file of a stage with very many tasks is read once. Of more than `most` heartbeats so many are
+    read, evenly spread, and their sums are scaled.
     """
     folder = run.path("progress", stage)
-    tasks, done, units, fetched, cpu = 0, 0.0, 0.0, 0.0, 0.0
+    tasks, before, done, units, fetched, cpu = 0, 0, 0.0, 0.0, 0.0, 0.0
+    minutes: list[dict[str, Any]] = []
+    hosts: list[dict[str, Any]] = []
     spans: dict[str, list[float]] = {}
     final = {} if final is None else final
     names = [
@@ -134,6 +158,12 @@ def read_stage(
         for name in storage.list_names(folder)
         if not name.startswith(".") and (not session or name.split(".")[0] == session)
     ]
+    beats = [name for name in names if not name.endswith(PLAN)]
+    scale = 1.0
+    if most is not None and len(beats) > most:
+        chosen = {beats[i * len(beats) // most] for i in range(most)}
+        scale = len(beats) / most
+        names = [name for name in names if name.endswith(PLAN) or name in chosen]
     new = [name for name in names if name not in final]
     found = dict(zip(new, read_many((storage.join(folder, n) for n in new), _read), strict=True))
     final.update({n: f for n, f in found.items() if f and (n.endswith(PLAN) or f["finished"])})
@@ -144,20 +174,33 @@ def read_stage(
         span = spans.setdefault(name.split(".")[0], [float("inf"), 0.0])
         if name.endswith(PLAN):
             tasks = facts["tasks"]
-            done += tasks - facts["pending"]
+            before += tasks - facts["pending"]
             span[0] = min(span[0], facts["time"])
             span[1] = max(span[1], facts["time"])
         else:
-            done += facts["share"]
-            cpu += facts["cpu"]
-            units += facts["units"]
-            fetched += facts.get("fetched", 0.0)
+            done += scale * facts["share"]
+            cpu += scale * facts["cpu"]
+            units += scale * facts["units"]
+            fetched += scale * facts.get("fetched", 0.0)
+            minutes += facts.get("minutes", [])
+            hosts += facts.get("hosts", [])
             span[1] = max(span[1], facts["started"] + facts["wall"])
     if not spans:
         return None
     wall = sum(max(0.0, end - start) for start, end in spans.values())
     pairs = {name: (start, end) for name, (start, end) in spans.items()}
-    return StageState(tasks, min(done, tasks), units, wall, cpu, pairs, fetched)
+    return StageState(
+        tasks,
+        min(before + done, tasks),
+        units,
+        wall,
+        cpu,
+        pairs,
+        fetched,
+        before,
+        add_minutes(minutes),
+        add_hosts(hosts),
+    )
 
 
 def read_times(

@@ -213,7 +213,8 @@ def open_run(out: str, config: Config) -> Run:
                     "add to it"
                 )
         elif found and _is_begun(out):
-            grown = "; it has grown, so resume it with --onto" if len(saved.crawls) > 1 else ""
+            is_older = len(config.crawls) < len(saved.crawls)
+            grown = "; it has grown, so resume it with --onto" if is_older else ""
             raise UserError(
                 f"{path}: this folder holds a run of {found}; repeat the options it was started "
                 f"with, or choose another --out{grown}"

@@ -21,6 +21,7 @@ import wit
 from pipeline import candidates, coverage, dedupe, fetching, plans, waves
 from pipeline.limits import limits_of
 from pipeline.progress import Heartbeat, announce
+from pipeline.pulse import Pulse
 from pipeline.run import Run, load_run
 from wit import storage
 from wit.errors import UserError
@@ -28,7 +29,7 @@ from wit.errors import UserError
 FETCH = "fetch"
 Tasks = Callable[[Run, int], Iterable[int]]  # (run, wave) -> the numbers of all its tasks
 Output = Callable[[Run, int, int], str]  # (run, wave, task) -> the file written last
-Progress = Callable[..., None]  # (done, total), and from a lane the bytes it has fetched
+Progress = Callable[..., None]  # (done, total), and from a lane its bytes and its pipeline.pulse
 
 
 @dataclass(frozen=True)
@@ -288,7 +289,7 @@ class Stopped(Exception):
 
 def do_together(
     tasks: Sequence[int],
-    update: Callable[[int, float, float, float], None],
+    update: Callable[[int, float, float, float, Pulse | None], None],
     do: Callable[[int, Progress], None],
 ) -> None:
     """Does tasks, each in a thread; the first error ends the others and is raised.
@@ -297,10 +298,12 @@ def do_together(
     """
     failed = Event()
 
-    def progress(task: int, done: float, total: float, fetched: float = 0.0) -> None:
+    def progress(
+        task: int, done: float, total: float, fetched: float = 0.0, pulse: Pulse | None = None
+    ) -> None:
         if failed.is_set():
             raise Stopped
-        update(task, done, total, fetched)
+        update(task, done, total, fetched, pulse)
 
     with ThreadPoolExecutor(len(tasks)) as threads:
         futures = [threads.submit(do, task, partial(progress, task)) for task in tasks]

@@ -22,12 +22,14 @@ from pipeline.fetch.alarm import (
     unreached,
 )
 from pipeline.limits import Over, limits_of
+from pipeline.pulse import Pulse
 from pipeline.run import Run
 from wit import storage
 from wit.errors import UserError
 
 if TYPE_CHECKING:
     from pipeline.fetch.fetched import Fetched
+    from pipeline.fetch.slowest import SlowHost
     from pipeline.stages import Progress, Reach
 
 FEWEST_SITES = 20  # without a single answer, so that a wave's hosts are no evidence of dead links
@@ -42,15 +44,24 @@ class Vigil:
 
     reach: `keep_going` leaves the alarm out. done, total: of the lane's rows. batched: the engine
     hands out a shard's results at its end, successes first; they are looked at in the rows' order.
+    slowest: gives the hosts that the lane waits for longest.
     """
 
     def __init__(
-        self, run: Run, reach: Reach, progress: Progress, done: int, total: int, batched: bool
+        self,
+        run: Run,
+        reach: Reach,
+        progress: Progress,
+        done: int,
+        total: int,
+        batched: bool,
+        slowest: Callable[[], Sequence[SlowHost]],
     ) -> None:
         self._run, self._progress = run, progress
         self._alarm = None if reach.keep_going else shared_alarm(run.out, reach.session)
         self._limits = limits_of(run.out, reach)
         self._done, self._total, self._bytes = done, total, 0
+        self._pulse = Pulse(slowest)
         self._name = ""
         self._urls: Sequence[str] = ()
         self._held: list[Fetched] | None = [] if batched else None
@@ -74,6 +85,7 @@ class Vigil:
         """
         self._done += 1
         self._bytes += fetched.bytes_read
+        self._pulse.see(fetched.outcome, fetched.bytes_read)
         if self._held is not None:
             self._held.append(replace(fetched, image=None))
         elif self._alarm is not None:
@@ -83,7 +95,7 @@ class Vigil:
 
     def look(self) -> None:
         """Does what is to be done also while no result comes; raises as `see` does."""
-        self._progress(self._done, self._total, self._bytes)
+        self._progress(self._done, self._total, self._bytes, self._pulse)
         self._limits.check()
 
     def settle(self) -> None:

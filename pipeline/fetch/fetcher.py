@@ -14,6 +14,7 @@ from pipeline.fetch.office import Office
 from pipeline.fetch.policy import FetchPolicy
 from pipeline.fetch.pool import DecoderPool
 from pipeline.fetch.schedule import Shard
+from pipeline.fetch.slowest import SlowHost
 from wit.web.client import Client
 from wit.web.resolver import Lookup, look_up
 from wit.web.robots import HostRules
@@ -78,6 +79,11 @@ class Fetcher:
             if not driving.done():
                 loop.call_soon_threadsafe(shard.stop)
             driving.result()
+
+    def slowest(self, hosts: HostRules) -> list[SlowHost]:
+        """The servers for which the `run` with these rules waits longest; [] while none goes on."""
+        shards = [] if self._office is None else list(self._office.shards)
+        return next((shard.slowest.found for shard in shards if shard.hosts is hosts), [])
 
     def close(self) -> None:
         """Close connections and end the decoder processes."""

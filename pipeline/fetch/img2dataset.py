@@ -30,6 +30,7 @@ from pipeline.fetch import exif, leash
 from pipeline.fetch.fetched import Fetched
 from pipeline.fetch.img2dataset_words import outcome_of
 from pipeline.fetch.policy import FetchPolicy
+from pipeline.fetch.slowest import SlowHost
 from wit import storage
 from wit.errors import UserError
 from wit.outcomes import SUCCESS
@@ -78,6 +79,10 @@ class Img2dataset:
         if asked:
             with self._turn:
                 yield from self._fetch(asked, look)
+
+    def slowest(self, hosts: HostRules) -> list[SlowHost]:
+        """[]: it does not say which hosts it waits for."""
+        return []
 
     def _admitted(self, url: str, hosts: HostRules) -> str:
         """The URL as it may be asked; else Refused."""

@@ -24,6 +24,7 @@ from typing import Any
 from pipeline.fetch.fetched import Fetched, Job
 from pipeline.fetch.images import Decoded
 from pipeline.fetch.office import Office
+from pipeline.fetch.slowest import Slowest
 from wit.outcomes import SUCCESS, TRANSIENT
 from wit.web.breaker import Breaker
 from wit.web.client import REDIRECT, Answer
@@ -52,6 +53,7 @@ class Shard:
         self._later: list[tuple[float, int, Job]] = []
         # A shard's own, so that what becomes of it does not depend on which shards ran before it.
         self._breaker = Breaker(self.policy.host_failures, self.policy.host_rest)
+        self.slowest = Slowest(office, hosts, self._breaker)
         self._kept_back: dict[str, list[Fetched]] = {}  # by server: failures that may be its end
         self._kept = 0
         self._awaited: dict[str, asyncio.Task[Any]] = {}
@@ -90,6 +92,7 @@ class Shard:
             while len(self._open) > self._kept and not self._stopped and self._fault is None:
                 now = loop.time()
                 moment = min(self._start_due(now), deadline)
+                self.slowest.look(now, self._queues, self._later)
                 self._wake.clear()
                 if now >= deadline or (moment >= deadline and self._is_stuck()):
                     break
@@ -223,6 +226,7 @@ class Shard:
         office.rates.book(server, now, rule.crawl_delay, share)
         office.rates.start(server, share)
         self._held += 1
+        self.slowest.ask(job.target)
         self._keep(self._work(job, address, self._breaker.start(server)))
 
     def _rule(self, target: Target) -> HostRule | None:
@@ -304,6 +308,7 @@ class Shard:
         finally:
             office.rates.finish(server, share)
             office.client.give_place(address)
+            self.slowest.answered(job.target, loop.time() - begun)
             answered = office.learn(answer, self._breaker, probe, loop.time())
             if answered:
                 self._release(server)
@@ -373,9 +378,8 @@ class Shard:
     # --- results ------------------------------------------------------------------------------
 
     def _finish(self, job: Job, answer: Answer, decoded: Decoded) -> None:
-        fields = decoded.to_json()
-        image = decoded.image
-        self._report(job.result(content_type=answer.content_type, image=image, **fields))
+        fields = {"image": decoded.image, **decoded.to_json()}
+        self._report(job.result(content_type=answer.content_type, **fields))
 
     def _end(
         self,

@@ -212,6 +212,9 @@ class Web:
             said = None if brings else f"{outcome} of {digest(url)}"
             yield Picture(index, word, image, said)
 
+    def slowest(self, hosts):
+        return []
+
 
 def harvest_pages(
     shared: Path, folder: Path, words: str, monkeypatch: pytest.MonkeyPatch

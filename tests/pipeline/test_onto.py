@@ -18,6 +18,7 @@ from pipeline.sources import Source
 from tests.pipeline.rows import Web, go_on, shard_rows
 from wit import shards, storage
 from wit.errors import UserError
+from wit.takedown import make_request, takedown
 
 TEXTS = ["red dress", "a dress", "red", "Dress, red"]
 NO_LIMIT = {"fetch": {"user_agent": "T/1 (a@b.example)"}}
@@ -194,6 +195,22 @@ def test_a_lost_shard_of_an_earlier_crawl_is_made_again(grow):
     assert fetching.waves_to_repair(run) == (1,)
     assert go_on(run) == funnels[-1]
     assert digests_of(run) == before
+
+
+def test_what_was_taken_down_does_not_come_back_with_another_crawl(grow, harvest):
+    old, new = make_crawl(1), make_crawl(2)
+    run, _ = grow(old)
+    urls = sorted({row["url"] for row in stored(run)})[::5]
+    offered = {url for source in new for url, _ in source}
+    assert offered & set(urls)
+    takedown(run.out, make_request({"url": urls}), reason="asked")
+    fetching.finish_takedowns(run)
+    Web.asked.clear()
+    run, funnel = harvest([*old, *new], out="grown", crawls=[0, len(old)], **NO_LIMIT)
+    assert not set(urls) & {url for asked in Web.asked for url in asked}
+    assert not set(urls) & {row["url"] for row in stored(run)}
+    assert funnel["taken_down"] >= len(urls)
+    assert shards.verify(run.out) == []
 
 
 def test_a_run_that_is_not_finished_does_not_grow(grow, harvest):

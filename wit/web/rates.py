@@ -100,11 +100,20 @@ class HostRates:
 
     def is_full(self, host: str, share: Share = WHOLE) -> bool:
         """Whether as many requests as allowed are running to this host."""
-        return self._entry(host, share).running >= max(1, self.at_once // share.slots)
+        return self._entry(host, share).running >= self.places(share)
+
+    def places(self, share: Share = WHOLE) -> int:
+        """How many requests of a share may run to a host at a time."""
+        return max(1, self.at_once // share.slots)
 
     def seconds_between(self, crawl_delay: float | None, share: Share = WHOLE) -> float:
         """Seconds from one turn of a share to its next, of a host that was not slowed down."""
         return max(self.interval, crawl_delay or 0.0) * share.of
+
+    def pace(self, host: str, crawl_delay: float | None, share: Share = WHOLE) -> float:
+        """The same of this host, as it is asked now: more where it was slowed down."""
+        cycle, slow = self.seconds_between(crawl_delay, share), self._slow.get(host, 1.0)
+        return max(cycle, SLOWED_INTERVAL) * slow if slow > 1 else cycle
 
     def turn(self, host: str, now: float, crawl_delay: float | None, share: Share) -> float:
         """The first time from `now` at which a request may start."""
@@ -133,10 +142,7 @@ class HostRates:
         `crawl_delay` is robots.txt's, in seconds. A host that was slowed down is asked less often.
         """
         moment, taken = self._turn(host, now, crawl_delay, share)
-        cycle, slow = self.seconds_between(crawl_delay, share), self._slow.get(host, 1.0)
-        if slow > 1:
-            cycle = max(cycle, SLOWED_INTERVAL) * slow
-        self._entry(host, share).free_at = taken + cycle
+        self._entry(host, share).free_at = taken + self.pace(host, crawl_delay, share)
         return moment
 
     def start(self, host: str, share: Share = WHOLE) -> None:
