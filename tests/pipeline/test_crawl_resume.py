@@ -121,6 +121,7 @@ def spawn(server: Web, out: Path, *more: str) -> subprocess.Popen:
 SLOWLY = (*OPTIONS, "--host-rate", "80")
 
 
+@pytest.mark.long
 def test_killed_three_times_and_resumed_it_writes_the_same_records(tmp_path):
     rng = random.Random(7)
     with Web(shop) as server:

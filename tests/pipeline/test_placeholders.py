@@ -308,6 +308,7 @@ def whole(tmp_path_factory, command) -> Path:
     return out
 
 
+@pytest.mark.long
 def test_of_a_real_web_what_is_left_out_was_known_and_is_drawn_again(whole):
     run = load_run(str(whole))
     keys, known, _ = rule.expected(run)

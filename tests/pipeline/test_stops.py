@@ -187,6 +187,7 @@ def shards_of(out: Path) -> dict[str, str]:
     return {name: digest for name, digest in digests(out).items() if name.startswith("shards/")}
 
 
+@pytest.mark.long
 def test_a_limit_of_hours_that_is_over_begins_nothing(command, tmp_path):
     done = run(command("/slow-ok/", "out", "--max-hours", "1e-6"))
     assert done.returncode == 0, done.stderr

@@ -103,6 +103,7 @@ def test_a_resume_asks_for_nothing_and_all_counts_agree_again(out, command, log)
     assert {path: path.stat().st_mtime_ns for path in results} == results
 
 
+@pytest.mark.long
 def test_the_next_wave_is_told_that_the_picture_is_no_more(out, command):
     row = stored(out).slice(0, 1).to_pylist()[0]
     assert cli.main(["shards", "takedown", str(out), "--pair-id", row["pair_id"].hex()]) == 0
@@ -112,6 +113,7 @@ def test_the_next_wave_is_told_that_the_picture_is_no_more(out, command):
     assert [s for some in status for s in some.tolist()] == [FAILED]
 
 
+@pytest.mark.long
 def test_a_shard_that_is_made_again_has_nothing_of_what_was_taken_down(out, command, log):
     key = stored(out)["key"][0].as_py()
     url = stored(out)["url"][0].as_py()
@@ -136,6 +138,7 @@ def test_a_shard_that_is_made_again_has_nothing_of_what_was_taken_down(out, comm
     funnel_agrees(out)
 
 
+@pytest.mark.long
 def test_a_takedown_that_was_killed_is_ended_by_the_harvest(out, command, monkeypatch):
     from wit import takedown
 
@@ -185,6 +188,7 @@ def test_what_is_listed_is_neither_asked_for_nor_stored(finished, command, log, 
     )
 
 
+@pytest.mark.long
 def test_a_list_may_grow_when_the_run_is_resumed(out, command, log, tmp_path):
     name = shards.list_shards(str(out / "shards"))[0]
     parquet = out / f"shards/{name}.parquet"
