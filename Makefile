@@ -17,6 +17,7 @@ $(BIN)/uv:
 $(VENV)/.harvest: pyproject.toml | $(BIN)/uv
 	$(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python --editable .
 	$(BIN)/python -m pipeline.kernels
+	$(BIN)/python -m query_list.kernels
 	touch $@
 
 $(VENV)/.test: pyproject.toml $(VENV)/.harvest

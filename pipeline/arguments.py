@@ -6,16 +6,11 @@ import argparse
 
 from pipeline import engine, groups
 from pipeline.forecast import options as forecast
-from pipeline.groups import LOCAL_RUNNER
+from wit import runner
 from wit.console import Arguments
 from wit.errors import UserError
 
 MOST_WAVES = 100
-RUNNERS = ("FlinkRunner", "SparkRunner", "DataflowRunner", "PortableRunner", "PrismRunner")
-REFUSED_RUNNERS = {
-    "DirectRunner": "it is a different engine on each machine",
-    "DaskRunner": "it loses data silently",
-}
 EXAMPLES = """
 examples:
   a small web that comes with the program, in two minutes
@@ -86,10 +81,6 @@ def given(argv: list[str], options: argparse.Namespace) -> set[str]:
     return {name for name, value in vars(found).items() if value is not None}
 
 
-def _either(names: tuple[str, ...]) -> str:
-    return f"{', '.join(names[:-1])} or {names[-1]}"
-
-
 def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     """Returns our options and those left for Beam.
 
@@ -107,21 +98,7 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     elif not options.queries:
         top.error("--queries is needed (or --onto, to add to a harvest with its list)")
     options.given = given(argv, options)
-    if options.runner == LOCAL_RUNNER and beam_options:
-        raise UserError(
-            f"unknown option {beam_options[0]}; see wit harvest --help "
-            "(Beam's own options go with a --runner of a cluster)"
-        )
-    if options.runner in REFUSED_RUNNERS:
-        raise UserError(
-            f"--runner {options.runner} is not used: {REFUSED_RUNNERS[options.runner]}; leave it "
-            f"out for this machine ({LOCAL_RUNNER}), or name {_either(RUNNERS)}"
-        )
-    if options.runner not in (LOCAL_RUNNER, *RUNNERS) and "." not in options.runner:
-        raise UserError(
-            f"--runner {options.runner} is not known; leave it out for this machine "
-            f"({LOCAL_RUNNER}), or name {_either(RUNNERS)}, or a runner's class with its module"
-        )
+    runner.check_name(options.runner, beam_options, "wit harvest")
     engine.refuse_untrue(parser(), argv, options)
     if options.shard_size > 10_000:
         raise UserError(f"--shard-size {options.shard_size}: a shard has at most 10000 samples")

@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable
 
 from wit.console import parse_size
+from wit.runner import LOCAL_RUNNER
 
-LOCAL_RUNNER = "FnApiRunner"
 Add = Callable[..., argparse.Action]  # a group's add_argument
 
 

@@ -13,21 +13,16 @@ from __future__ import annotations
 
 import argparse
 import contextlib
-import importlib
 import logging
-import os
-import shlex
 import sys
 from typing import TYPE_CHECKING
 
-from pipeline.arguments import LOCAL_RUNNER, parse
+from pipeline.arguments import parse
+from wit import runner
 from wit.console import Screen
 from wit.errors import UserError
 
 if TYPE_CHECKING:
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-
     from pipeline.progress import Clock
     from pipeline.run import Run
     from pipeline.session import Record
@@ -63,7 +58,7 @@ def harvest(options: argparse.Namespace, beam_options: list[str]) -> Run:
         from pipeline.session import recorded
         from wit import shards, storage
 
-        check_runner(options.runner)
+        runner.check_loads(options.runner)
         engine.prepare(options, screen.done)
         config, queries = make_config(options, screen.begin)
         if sum(queries.left_out.values()):
@@ -173,7 +168,7 @@ def run_stages(
     from pipeline.progress import START
     from pipeline.stages import Reach, chain
 
-    local = options.runner == LOCAL_RUNNER
+    local = options.runner == runner.LOCAL_RUNNER
     reach = Reach(
         session=record.session,
         fetch=reach_settings(options),
@@ -191,52 +186,8 @@ def run_stages(
     def execute() -> None:
         import apache_beam as beam
 
-        runner, settings = choose_runner(options, beam_options)
-        with beam.Pipeline(runner, settings) as pipeline:
+        chosen = runner.choose(options.runner, options.workers, beam_options)
+        with beam.Pipeline(*chosen) as pipeline:
             chain(pipeline, run, reach, options.until)
 
     watch(run, reach.session, options.runner, execute, options.max_bytes, reach.repair, record)
-
-
-def check_runner(name: str) -> None:
-    """Loads a cluster's runner, before anything is read or written.
-
-    Raises:
-        UserError: where its module or a package that it needs is missing.
-    """
-    if name == LOCAL_RUNNER:
-        return
-    logging.disable(logging.WARNING)  # Beam tells which of its other parts are missing
-    try:
-        from apache_beam.runners.runner import PipelineRunner, create_runner
-
-        runner = create_runner(name)
-        if name == "DataflowRunner":
-            importlib.import_module("apache_beam.runners.dataflow.internal.apiclient")
-    except Exception as error:
-        said = " ".join(str(error).split())
-        raise UserError(
-            f"--runner {name}: cannot be loaded ({said}); check the name, or install what it needs"
-        ) from error
-    finally:
-        logging.disable(logging.NOTSET)
-    if not isinstance(runner, PipelineRunner):
-        raise UserError(f"--runner {name}: is no runner of Beam's; check the name")
-
-
-def choose_runner(
-    options: argparse.Namespace, beam_options: list[str]
-) -> tuple[FnApiRunner | str, PipelineOptions]:
-    """Returns Beam's runner and options: on this machine as many processes as asked for."""
-    from apache_beam.options.pipeline_options import PipelineOptions
-    from apache_beam.runners.portability.fn_api_runner import FnApiRunner
-    from apache_beam.transforms.environments import SubprocessSDKEnvironment
-
-    if options.runner != LOCAL_RUNNER:
-        return options.runner, PipelineOptions(beam_options)
-    settings = PipelineOptions([f"--direct_num_workers={options.workers}"])
-    if options.workers == 1:
-        return FnApiRunner(), settings
-    command = [sys.executable, "-m", "pipeline.worker", str(os.getpid())]
-    environment = SubprocessSDKEnvironment.from_command_string(f"exec {shlex.join(command)}")
-    return FnApiRunner(environment), settings

@@ -5,10 +5,7 @@ in 10^8 words) and the lemmas of WordNet 3.1, whose list and license stand in `d
 to begin with: it has neither Wikipedia's bigrams nor its titles. Its sources are named `wordfreq`
 and `wordnet`, for it knows no counts in Wikipedia.
 
-What is one character, once normalised, means nothing alone (a letter, a digit, a kana, a mark, a
-frame, an arrow) and is left out, unless it is a Han character, which may be a word, or a pictograph
-(U+2600 to U+27BF, U+1F000 to U+1FAFF). So are the ends of English
-contractions, for they match in each of these.
+What means nothing alone (`query_list.forms`) is left out.
 """
 
 import gzip
@@ -23,21 +20,13 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import wordfreq
 
+from query_list.forms import usable
 from wit import storage, text
 from wit.hashing import hash64
 from wit.pairs import QUERIES
 
 LEMMAS = "wordnet31_lemmas.txt.gz"
 SOURCES = ("wordfreq", "wordnet")
-CONTRACTED = ("ll", "re", "ve", "n t")  # of we'll, you're, I've, don't, normalised
-ALONE = (  # ranges of characters that mean something alone, inclusive
-    (0x2600, 0x27BF),
-    (0x3400, 0x4DBF),
-    (0x4E00, 0x9FFF),
-    (0xF900, 0xFAFF),
-    (0x1F000, 0x1FAFF),
-    (0x20000, 0x3FFFF),
-)
 SMASHED = re.compile(r"\d[\d.,]*\d")  # wordfreq writes 0 for each digit of a number: not a word
 
 
@@ -63,7 +52,7 @@ def _build() -> tuple[pa.Table, dict[str, Any]]:
     forms = [text.normalise(pa.array(strings, pa.string())).unique() for strings in (words, lemmas)]
     queries = pa.concat_arrays(forms).unique()
     queries = queries.filter(pc.not_equal(queries, ""))
-    means = _means_something(queries)
+    means = usable(queries)
     left_out = len(queries) - int(np.count_nonzero(means))
     queries = queries.filter(pa.array(means))
     queries = queries.take(pc.sort_indices(queries))
@@ -100,15 +89,6 @@ def _build() -> tuple[pa.Table, dict[str, Any]]:
         ],
     }
     return pa.table(columns, schema=QUERIES), facts
-
-
-def _means_something(queries: pa.Array) -> np.ndarray:
-    """Returns bool [n]: False for those that mean nothing alone, by the rule above."""
-    means = ~pc.is_in(queries, pa.array(CONTRACTED)).to_numpy(zero_copy_only=False)
-    for row in np.flatnonzero(pc.equal(pc.utf8_length(queries), 1)):
-        code = ord(queries[int(row)].as_py())
-        means[row] = any(first <= code <= last for first, last in ALONE)
-    return means
 
 
 def _words() -> list[str]:

@@ -43,6 +43,12 @@ def exists(path: str) -> bool:
     return bool(fs.exists(inner))
 
 
+def is_folder(path: str) -> bool:
+    """Whether a folder of this name is there."""
+    fs, inner = open_store(path)
+    return bool(fs.isdir(inner))
+
+
 def size(path: str) -> int:
     """Bytes of a file; FileNotFoundError where it is absent."""
     fs, inner = open_store(path)

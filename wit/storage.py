@@ -110,6 +110,12 @@ def exists(path: str) -> bool:
         return os.path.exists(local_path(path)) if is_local(path) else remote.exists(path)
 
 
+def is_folder(path: str) -> bool:
+    """Whether a folder of this name is there."""
+    with explained(path, "read"):
+        return os.path.isdir(local_path(path)) if is_local(path) else remote.is_folder(path)
+
+
 def size(path: str) -> int | None:
     """Bytes of the file, None where it is absent."""
     with explained(path, "read"):

@@ -14,16 +14,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.report.charts import draw_bars, draw_curve
 from pipeline.report.data import Card, Fate, ReportData
+from wit.page import make_environment, short
 
 MOST_QUERIES, MOST_HOSTS, MOST_CARDS = 1_000, 100, 60
 MOST_EXAMPLES = 3
 MOST_PICTURE = 32_000  # bytes of one thumbnail
-LONGEST = 240  # characters of a text or URL
 AROUND = 70  # characters of a long text shown on each side of a query
 FIRST_ROWS = 25  # rows of the queries' table before it is opened
 KINDS = {b"\xff\xd8": "jpeg", b"\x89P": "png", b"RI": "webp"}
@@ -51,23 +50,8 @@ def render(data: ReportData) -> str:
     """
     if any(fate.count < 0 for fate in data.fates):
         raise ValueError(f"{next(f.name for f in data.fates if f.count < 0)}: a count below zero")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {
-        "count": lambda n: f"{n:,}",
-        "percent": percent,
-        "part": part,
-        "seconds": seconds,
-        "bytes": size,
-        "hours": lambda s: f"{s / 3600:,.{1 if s > 36_000 else 3}f}",
-        "short": short,
-        "source": picture_source,
-    }
+    environment = make_environment(Path(__file__).parent / "templates")
+    environment.filters["source"] = picture_source
     environment.globals["marked"] = marked
     script, _, _ = environment.loader.get_source(environment, "report.js")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
@@ -114,37 +98,6 @@ def funnel(data: ReportData) -> Iterator[Group]:
         yield Group(name, tuple(rows), left)
 
 
-def part(count: int, whole: int) -> str:
-    """`count` of `whole` in per cent: 0.04 % stays visible."""
-    if not whole or not count:
-        return "0 %" if whole else "–"
-    share = 100 * count / whole
-    return f"{share:.0f} %" if share >= 9.95 else f"{share:.1f} %" if share >= 0.05 else "< 0.1 %"
-
-
-def percent(count: float, whole: float) -> str:
-    """`count` of `whole` as a length in CSS, between 0 and 100 %."""
-    return f"{min(100 * count / whole, 100) if whole else 0:.2f}%"
-
-
-def seconds(value: float) -> str:
-    """A duration as people say it: 8.1 s, 12 min 30 s, 3 h 05 min."""
-    if value < 59.95:
-        return f"{value:.1f} s"
-    minutes, rest = divmod(round(value), 60)
-    if minutes < 60:
-        return f"{minutes} min {rest:02d} s"
-    return f"{minutes // 60} h {minutes % 60:02d} min"
-
-
-def size(value: float) -> str:
-    """Bytes as people say them, in powers of 1,000: 12 KB, 3.4 GB."""
-    names = ["bytes", "KB", "MB", "GB", "TB", "PB"]
-    while value >= 999.5 and len(names) > 1:
-        value, names = value / 1000, names[1:]
-    return f"{value:.1f} {names[0]}" if 0 < value < 9.95 else f"{value:,.0f} {names[0]}"
-
-
 def verdict(data: ReportData) -> str:
     """What is to be known before all else: why there is no end, or no pair; mostly empty."""
     if data.unfinished:
@@ -164,14 +117,6 @@ def curves(data: ReportData) -> list[tuple[str, Markup]]:
         return []
     sizes = (("broad", WIDE), ("narrow", NARROW))
     return [(name, Markup(draw_curve(data.curve, data.cap, *size))) for name, size in sizes]
-
-
-def short(text: str, longest: int = LONGEST) -> str:
-    """The text in one line, cut in its middle where it is too long."""
-    line = " ".join(text.split())
-    if len(line) <= longest:
-        return line
-    return f"{line[: longest * 2 // 3]} … {line[-(longest // 4) :]}"
 
 
 def marked(text: str, query: str) -> list[tuple[str, bool]]:

@@ -4,6 +4,7 @@ import io
 
 import pytest
 
+import wit.runner
 from pipeline import monitor, progress
 from pipeline.progress import (
     START,
@@ -88,12 +89,12 @@ def test_a_workers_user_error_is_found_in_what_the_runner_makes_of_it():
         "wit.errors.DiskFull: out/x: cannot write: No space left; free space there, then run the "
         "same command again to resume [while running '00-extract: do']\n"
     )
-    found = monitor.explained(runner, "FnApiRunner", "out/log")
+    found = wit.runner.explained(runner, "FnApiRunner", "out/log")
     assert isinstance(found, UserError)
     assert str(found).startswith("out/x: cannot write")
     assert str(found).endswith("to resume")
     here = UserError("a.csv: no column 'x' [while running '00-extract: do']")
-    assert str(monitor.explained(here, "FnApiRunner", "out/log")) == "a.csv: no column 'x'"
+    assert str(wit.runner.explained(here, "FnApiRunner", "out/log")) == "a.csv: no column 'x'"
 
 
 @pytest.mark.parametrize(
@@ -122,7 +123,7 @@ def test_a_workers_user_error_is_found_in_what_the_runner_makes_of_it():
     ],
 )
 def test_what_else_goes_wrong_in_a_runner_is_one_line_that_says_what_or_where(error, line):
-    assert str(monitor.explained(error, "R", "out/log")) == line
+    assert str(wit.runner.explained(error, "R", "out/log")) == line
 
 
 @pytest.mark.parametrize("out", ["local", "memory://muted/out"])

@@ -1,6 +1,6 @@
 """A worker process of the local runner: Beam's own, but quiet, and gone when its driver is gone.
 
-python -m pipeline.worker DRIVER_PID
+python -m wit.worker DRIVER_PID
 """
 
 import logging
