@@ -11,6 +11,7 @@ import tarfile
 import time
 from pathlib import Path
 
+import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
@@ -195,6 +196,35 @@ def test_bad_inputs_are_one_line_before_any_work(inputs, tmp_path, change, line)
 def test_a_dump_of_another_wikipedia_is_refused(inputs, tmp_path):
     with pytest.raises(UserError, match="enwiki"):
         build(inputs, tmp_path / "list", "--wiki", "dewiki")
+
+
+CHINESE = """<mediawiki xmlns="http://www.mediawiki.org/xml/export-0.11/" version="0.11" \
+xml:lang="zh"><siteinfo><sitename>维基百科</sitename><dbname>zhwiki</dbname>\
+<base>https://zh.wikipedia.org/wiki/Wikipedia:%E9%A6%96%E9%A1%B5</base>\
+<case>first-letter</case><namespaces><namespace key="0" /></namespaces></siteinfo>
+"""
+PAGE = """<page><title>北京大学{}</title><ns>0</ns><id>1</id><revision><id>1</id>\
+<model>wikitext</model><format>text/x-wiki</format><text bytes="1" xml:space="preserve">\
+北京大学是[[中国]]最早的大学之一。清华大学也在北京。{{{{cite|a}}}}</text></revision></page>
+"""
+
+
+def test_words_of_the_chinese_wikipedia_are_those_of_icu_and_match_as_substrings(tmp_path):
+    dump = CHINESE + "".join(map(PAGE.format, range(5))) + "</mediawiki>\n"
+    (tmp_path / "zhwiki.xml.bz2").write_bytes(bz2.compress(dump.encode()))
+    (tmp_path / "pageviews").write_text("zh.wikipedia 北京大学1 12 mobile-web 7 A7\n" * 3)
+    sources = "wikipedia_word,wikipedia_bigram,wikipedia_title"
+    out = tmp_path / "list"
+    command = ["build", str(tmp_path / "zhwiki.xml.bz2"), str(tmp_path / "pageviews")]
+    command += ["--out", str(out), "--sources", sources, "--word-count", "5", "--workers", "1"]
+    assert main(command) == 0
+    known = rows(out)
+    assert known["大学"]["count"] == 10  # 清华大学 is one word of the dictionary
+    assert "北京大学" in known
+    assert "北京大学 1" in known
+    matcher = Matcher.build(pa.array(sorted(known)))
+    found = matcher.match(pa.array(["我在清华大学读书"])).to_pylist()[0]
+    assert "大学" in [sorted(known)[i] for i in found]
 
 
 def test_a_harvest_takes_the_list_and_notices_another_one(built, tmp_path):
