@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import importlib
 import os
-from collections.abc import Callable
 
 from wit import storage
 from wit.console import Arguments, Screen
@@ -36,57 +36,47 @@ The same command goes on where one was stopped. With another --size, --ratio, --
 """
 
 
+ROOMS = {  # loaded only when called
+    "download": ("query_list.download", "fetch dumps, page views and WordNet"),
+    "inspect": ("query_list.inspect", "show which queries match in a text"),
+    "diff": ("query_list.diff", "compare two lists"),
+}
+
+
 def main(argv: list[str]) -> int:
     """Runs a subcommand; the exit code."""
-    options, beam_options = parser().parse_known_args(argv)
-    return options.run(options, beam_options)
+    options, beam_options = parser(argv[0] if argv else "").parse_known_args(argv)
+    if beam_options and options.command != "build":
+        raise UserError(
+            f"unknown option {beam_options[0]}; see wit queries {options.command} --help"
+        )
+    return (
+        options.run(options, beam_options) if options.command == "build" else options.run(options)
+    )
 
 
-def parser() -> argparse.ArgumentParser:
-    """Returns the parser of `wit queries`."""
+def parser(called: str) -> argparse.ArgumentParser:
+    """Returns the parser of `wit queries`; of the rooms only the one that is called has options."""
     top = Arguments(
         prog="wit queries",
         description=HELP,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     commands = top.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    _add_starter(commands)
     _add_build(commands)
-    _add_others(commands)
-    return top
-
-
-def _add_others(commands: argparse._SubParsersAction) -> None:
-    from query_list import diff, download, inspect
-
-    for name, room, text in (
-        ("download", download, "fetch dumps, page views and WordNet"),
-        ("inspect", inspect, "show which queries match in a text"),
-        ("diff", diff, "compare two lists"),
-    ):
+    for name, (place, text) in ROOMS.items():
+        room = importlib.import_module(place) if name == called else None
         command = commands.add_parser(
             name,
             help=text,
-            description=room.HELP,
+            description=room.HELP if room else text,
             formatter_class=argparse.RawDescriptionHelpFormatter,
         )
-        room.add_arguments(command)
-        command.set_defaults(run=_alone(name, room.run))
-
-
-def _alone(
-    name: str, run: Callable[[argparse.Namespace], int]
-) -> Callable[[argparse.Namespace, list[str]], int]:
-    def checked(options: argparse.Namespace, beam_options: list[str]) -> int:
-        _refuse(name, beam_options)
-        return run(options)
-
-    return checked
-
-
-def _refuse(name: str, unknown: list[str]) -> None:
-    if unknown:
-        raise UserError(f"unknown option {unknown[0]}; see wit queries {name} --help")
+        if room:
+            room.add_arguments(command)
+            command.set_defaults(run=room.run)
+    _add_starter(commands)
+    return top
 
 
 # --- build ------------------------------------------------------------------------------------
@@ -155,12 +145,12 @@ def _add_build(commands: argparse._SubParsersAction) -> None:
     command.set_defaults(run=_build)
 
 
-def _build(options: argparse.Namespace, beam_options: list[str]) -> int:
+def _build(options: argparse.Namespace) -> int:
     from query_list.build import build
     from wit import runner
 
-    runner.check_name(options.runner, beam_options, "wit queries build")
-    build(options, beam_options)
+    runner.check_name(options.runner, options.beam_options, "wit queries build")
+    build(options, options.beam_options)
     return 0
 
 
@@ -204,8 +194,7 @@ def _add_starter(commands: argparse._SubParsersAction) -> None:
     starter.set_defaults(run=_starter)
 
 
-def _starter(options: argparse.Namespace, beam_options: list[str]) -> int:
-    _refuse("starter", beam_options)
+def _starter(options: argparse.Namespace) -> int:
     if not options.out.endswith(".parquet"):
         raise UserError(f"--out {options.out}: the list is Parquet; end the name with .parquet")
     with Screen() as screen:

@@ -186,21 +186,22 @@ def _changed_sources(found: Difference, limit: int) -> Iterator[str]:
     kinds, group, sizes = np.unique(
         np.stack([old, new]), axis=1, return_inverse=True, return_counts=True
     )
-    yield f"\nkept with other sources: {len(moved):,}"
+    by_size = np.argsort(-sizes, kind="stable")[:limit]
+    yield f"\nkept with other sources: {len(moved):,}; changes: {_of(len(by_size), len(sizes))}"
+    if not limit:
+        return
     rows = [
         [_said(before, found.sources), _said(after, found.sources), f"{size:,}"]
-        for before, after, size in zip(*kinds.tolist(), sizes.tolist(), strict=True)
+        for before, after, size in zip(*kinds[:, by_size].tolist(), sizes[by_size], strict=True)
     ]
-    by_size = np.argsort(-sizes, kind="stable")
-    yield from align(("sources in A", "sources in B", "queries"), [rows[i] for i in by_size])
-    if limit:
-        shown = moved[np.argsort(-sizes[group.ravel()], kind="stable")[:limit]]
-        cells = [
-            [*row[:4], _said(int(found.codes[0][i]), found.sources), row[4]]
-            for i, row in zip(shown, describe(found.after.take(pa.array(shown))), strict=True)
-        ]
-        yield f"\nkept with other sources, as B has them: {_of(len(shown), len(moved))}"
-        yield from align((*HEAD[:4], "sources in A", "sources in B"), cells)
+    yield from align(("sources in A", "sources in B", "queries"), rows)
+    shown = moved[np.argsort(-sizes[group.ravel()], kind="stable")[:limit]]
+    cells = [
+        [*row[:4], _said(int(found.codes[0][i]), found.sources), row[4]]
+        for i, row in zip(shown, describe(found.after.take(pa.array(shown))), strict=True)
+    ]
+    yield f"\nkept with other sources, as B has them: {_of(len(shown), len(moved))}"
+    yield from align((*HEAD[:4], "sources in A", "sources in B"), cells)
 
 
 def _said(code: int, names: list[str]) -> str:

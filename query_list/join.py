@@ -22,11 +22,11 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from query_list.forms import cut_off, usable
+from query_list.run import SOURCES
 from wit.errors import UserError
 from wit.hashing import hash64
 from wit.pairs import QUERIES
 
-SOURCES = ("wikipedia_word", "wikipedia_bigram", "wikipedia_title", "wordnet")
 SIZE = 500_000
 RATIO = (100_646, 61_235)  # new bigrams to new titles in MetaCLIP's list (Xu et al. 2024, table 1)
 
