@@ -49,6 +49,8 @@ def run_stages(run: Run, options: argparse.Namespace, beam_options: list[str]) -
     logging.getLogger().setLevel(logging.ERROR)  # Beam tells at length what is no trouble
     from query_list import kernels, stages
 
+    if stages.is_finished(run):
+        return
     with Screen() as screen:
         screen.begin("loading the kernels (compiled once a machine)")
         kernels.main()

@@ -50,9 +50,8 @@ def main(argv: list[str]) -> int:
         raise UserError(
             f"unknown option {beam_options[0]}; see wit queries {options.command} --help"
         )
-    return (
-        options.run(options, beam_options) if options.command == "build" else options.run(options)
-    )
+    options.beam_options = beam_options
+    return options.run(options)
 
 
 def parser(called: str) -> argparse.ArgumentParser:

@@ -143,9 +143,9 @@ def open_run(out: str, config: Config) -> Run:
         given = asdict(config)
         for name, value in given.items():
             if name not in JOINING and saved[name] != value:
+                before, now = _told(name, saved[name], value)
                 raise UserError(
-                    f"{path}: the build there has {_told(name, saved[name])}, now "
-                    f"{_told(name, value)}; choose another --out"
+                    f"{path}: the build there has {before}, now {now}; choose another --out"
                 )
     elif [name for name in storage.list_names(out) if not name.startswith(".")]:
         raise UserError(f"{out}: not empty, and no build of a query list; choose another --out")
@@ -155,14 +155,20 @@ def open_run(out: str, config: Config) -> Run:
     return run
 
 
-def _told(name: str, value: Any) -> str:
-    """An entry of the Config for a person."""
-    if name in ("dumps", "views"):
-        sizes = sum(entry["size"] for entry in value)
-        return f"{len(value)} {name} of {sizes:,} bytes"
-    if name == "splits":
-        return f"{len(value)} splits"
-    return f"{name.replace('_', '-')} {value if value is not None else 'not set'}"
+def _told(name: str, saved: Any, given: Any) -> tuple[str, str]:
+    """An entry of the Config that differs, as it was and as it is, for a person."""
+    if name in ("dumps", "views") and len(saved) == len(given):
+        before, now = next(pair for pair in zip(saved, given, strict=True) if pair[0] != pair[1])
+        return tuple(f"{entry['path']} of {entry['size']:,} bytes" for entry in (before, now))
+    if name in ("dumps", "views", "splits"):
+        what = {
+            "dumps": "dump files",
+            "views": "files of page views",
+            "splits": "splits of the dumps",
+        }
+        return tuple(f"{len(value):,} {what[name]}" for value in (saved, given))
+    label = name.replace("_", "-")
+    return tuple(f"{label} {'not set' if v is None else v}" for v in (saved, given))
 
 
 # --- tables in buckets ------------------------------------------------------------------------

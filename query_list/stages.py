@@ -102,6 +102,17 @@ def _present(run: Run, stage: Stage, tasks: Sequence[int]) -> list[int]:
     return [task for task, (_, name) in outputs.items() if name in names]
 
 
+def is_finished(run: Run) -> bool:
+    """Whether no stage has a task left, so that no runner is needed."""
+    for stage in STAGES:
+        if not storage.exists(plan_path(run, stage)):
+            return False
+        tasks = range(storage.read_json(plan_path(run, stage))["tasks"])
+        if len(_present(run, stage, tasks)) < len(tasks):
+            return False
+    return True
+
+
 def chain(pipeline: beam.Pipeline, run: Run) -> None:
     """Adds every stage to a pipeline, each waiting for the one before."""
     state = pipeline | "start" >> beam.Create([None])
