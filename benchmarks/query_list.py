@@ -35,7 +35,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -294,10 +294,10 @@ def distinct_pairs(made: builds.Run) -> int:
     return len(seen) * SAMPLED
 
 
-def measure_growth(folder: Path, gigabytes: list[float], workers: int) -> list[dict[str, Any]]:
+def measure_growth(folder: Path, gigabytes: list[float], workers: int) -> Iterator[dict[str, Any]]:
     """Builds of ever larger dumps."""
     corpus = write_corpus(folder / "heaps", [size * 1e9 for size in sorted(gigabytes)], grow=True)
-    dumps, found = [], []
+    dumps = []
     for file in corpus["files"]:
         dumps.append(file)
         paths = [str(folder / "heaps" / dump["name"]) for dump in dumps]
@@ -310,8 +310,7 @@ def measure_growth(folder: Path, gigabytes: list[float], workers: int) -> list[d
             for name, line in corpus["fit"].items()
         }
         sizes = {name: sum(dump[name] for dump in dumps) for name in ("xml_bytes", "bytes")}
-        found.append({"dump": file | sizes, "fit": corpus["fit"], "curve": curves} | made)
-    return found
+        yield {"dump": file | sizes, "fit": corpus["fit"], "curve": curves} | made
 
 
 def whole(largest: dict[str, Any], page_microseconds: float) -> dict[str, float]:
@@ -331,7 +330,7 @@ def whole(largest: dict[str, Any], page_microseconds: float) -> dict[str, float]
 
 
 def main() -> None:
-    """Prints a JSON value: speed, growth, and the cost of the English Wikipedia."""
+    """Prints JSON lines: speed, growth for each size, the cost of the English Wikipedia."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--gigabytes", type=float, nargs="+", default=[0.5])
     parser.add_argument("--megabytes", type=float, default=60, help="for the comparison")
@@ -341,10 +340,11 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = options.folder or Path(temporary)
-        result = {"speed": measure_speed(folder, options.megabytes, options.rounds)}
-        result["growth"] = measure_growth(folder, options.gigabytes, options.workers)
-        result["whole"] = whole(result["growth"][-1], result["speed"]["microseconds a redirect"])
-    print(json.dumps(result))
+        speed = measure_speed(folder, options.megabytes, options.rounds)
+        print(json.dumps({"speed": speed}), flush=True)
+        for grown in measure_growth(folder, options.gigabytes, options.workers):
+            print(json.dumps({"growth": grown}), flush=True)
+    print(json.dumps({"whole": whole(grown, speed["microseconds a redirect"])}))
 
 
 if __name__ == "__main__":

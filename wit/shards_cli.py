@@ -1,4 +1,4 @@
-"""`wit shards verify`, `stats`, `show` and `takedown`: check, count, look, take samples out."""
+"""`wit shards verify`, `stats`, `show`, `index`, `takedown`: check, count, look, take out."""
 
 import argparse
 import json
@@ -39,11 +39,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     count.add_argument("folder", metavar="DIR", help="an output folder, or a folder of shards")
     count.add_argument("--json", action="store_true", help="everything, as JSON")
+    _add_index(commands)
     _add_takedown(commands)
     options = parser.parse_args(argv)
     progress = _Progress()
     if options.command == "takedown":
         return _take_down(options, progress)
+    if options.command == "index":
+        return _index(options.folders, progress)
     if options.command == "show":
         from wit.show import command
 
@@ -100,6 +103,33 @@ def _number(text: str) -> int:
     if not 1 <= number <= MOST_SHOWN:
         raise argparse.ArgumentTypeError(f"{text!r} is no number from 1 to {MOST_SHOWN}")
     return number
+
+
+def _add_index(commands: Any) -> None:
+    index = commands.add_parser(
+        "index",
+        help="make others' WebDataset shards ready to be trained on",
+        description="Reads the tars of a folder once and writes beside them index.json and a table "
+        "of samples for each tar (index/NAME.parquet): key, text, where the picture stands. A "
+        "sample without a picture or a text is left out and counted. A folder that a harvest wrote "
+        "needs no index. Stopped and repeated, it goes on.",
+    )
+    index.add_argument("folders", metavar="DIR", nargs="+", help="a folder with *.tar")
+
+
+def _index(folders: list[str], progress: "_Progress") -> int:
+    """Does `wit shards index`; 0."""
+    from wit.shards_index import index_shards
+
+    for folder in folders:
+        totals = index_shards(folder, progress)["totals"]
+        progress.clear()
+        left_out = "".join(f", {n:,} with {why}" for why, n in sorted(totals["left_out"].items()))
+        print(
+            f"{folder}: {totals['shards']:,} shards, {totals['successes']:,} samples"
+            + (f"; left out{left_out[1:]}" if left_out else "")
+        )
+    return 0
 
 
 def _add_takedown(commands: Any) -> None:
