@@ -17,7 +17,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,7 @@ START_SECONDS = 60.0
 MAX_ANSWER = 1 << 30
 KEPT = 1024 * 1024  # bytes of a slot that stay in memory after a larger picture
 
-Job = tuple[bytes, "asyncio.Future[Decoded]"]
+Job = tuple[Sequence[bytes], "asyncio.Future[Decoded]"]  # the parts of a file, and the answer
 
 
 class DecoderPool:
@@ -60,17 +60,17 @@ class DecoderPool:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
 
-    async def decode(self, data: bytes) -> Decoded:
-        """Decode, resize and encode one picture.
+    async def decode(self, *parts: bytes) -> Decoded:
+        """Decode, resize and encode one picture, given in as many parts as it came in.
 
         Raises UserError where no decoder can be started.
         """
         if self._fault is not None:
             raise self._fault
-        if len(data) > self.policy.max_bytes:
+        if sum(map(len, parts)) > self.policy.max_bytes:
             return Decoded("too_many_bytes", f"more than {self.policy.max_bytes} bytes")
         future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()
-        self._jobs.append((data, future))
+        self._jobs.append((parts, future))
         self._hand_out()
         return await future
 
@@ -181,7 +181,7 @@ class _Child(asyncio.Protocol):
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
                     start_new_session=True,  # Ctrl-C is for the parent, which ends this
-                    env={**os.environ, "PYTHONPATH": path},
+                    env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
                 )
             self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
             settings = json.dumps(self.policy.to_json()).encode()
@@ -195,8 +195,8 @@ class _Child(asyncio.Protocol):
                 faults = faults or ["no answer"]
         if faults:
             raise UserError(f"the picture decoder does not start: {' '.join(faults).strip()}")
-        for data, _ in self.pending:
-            self._send(data)
+        for parts, _ in self.pending:
+            self._send(parts)
         self._begin_next()
         self._watch()
 
@@ -207,12 +207,14 @@ class _Child(asyncio.Protocol):
             self._begin_next()
         self._send(job[0])
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, parts: Sequence[bytes]) -> None:
         assert self._transport is not None
         assert self._memory is not None
-        slot, size = self._free.popleft(), len(data)
-        start = slot * self._distance
-        self._memory[start : start + size] = data
+        slot, size = self._free.popleft(), 0
+        for part in parts:
+            start = slot * self._distance + size
+            size += len(part)
+            self._memory[start : start + len(part)] = part
         self._sent.append((slot, size))
         self._transport.write(PAIR.pack(slot, size))
 

@@ -59,6 +59,7 @@ def shrink(
         np.empty(new_width, np.int32),
         np.empty(taps * new_width, np.float32),
         np.zeros((width + taps) * channels, np.float32),
+        np.empty(channels * new_width + 1, np.float32),
         target,
         new_height,
         new_width,
