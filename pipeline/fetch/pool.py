@@ -7,6 +7,7 @@ successor. Works inside any process, also a daemonic one: nothing of multiproces
 
 import asyncio
 import contextlib
+import copy
 import fcntl
 import json
 import mmap
@@ -32,6 +33,7 @@ from wit.errors import UserError
 DECODER = "pipeline.fetch.decoder"
 START_SECONDS = 60.0
 MAX_ANSWER = 1 << 30
+MOST_NONSENSE = 3  # processes in a row that answer nonsense and nothing else
 KEPT = 1024 * 1024  # bytes of a slot that stay in memory after a larger picture
 
 Job = tuple[Sequence[bytes], "asyncio.Future[Decoded]"]  # the parts of a file, and the answer
@@ -47,6 +49,7 @@ class DecoderPool:
         self._surplus = asyncio.Event()  # set where there are more than the processes can take
         self._workers: list[asyncio.Task[None]] = []
         self._fault: Exception | None = None
+        self._nonsense = 0  # processes that have answered it since the last good answer
 
     def start(self) -> None:
         """Start the processes; returns at once."""
@@ -63,10 +66,10 @@ class DecoderPool:
     async def decode(self, *parts: bytes) -> Decoded:
         """Decode, resize and encode one picture, given in as many parts as it came in.
 
-        Raises UserError where no decoder can be started.
+        Raises UserError where no decoder can be started, or none that answers as it should.
         """
         if self._fault is not None:
-            raise self._fault
+            raise copy.copy(self._fault)  # whoever raises one and the same lengthens its traceback
         if sum(map(len, parts)) > self.policy.max_bytes:
             return Decoded("too_many_bytes", f"more than {self.policy.max_bytes} bytes")
         future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()
@@ -101,26 +104,39 @@ class DecoderPool:
             self._jobs.clear()
             for _, future in pending:
                 if not future.done():
-                    future.set_exception(fault)
+                    future.set_exception(copy.copy(fault))
 
     async def _serve(self, pending: deque[Job]) -> bool:
         """Run one process until it dies; the first of `pending` is then answered for it.
 
-        Returns whether there was none.
+        Returns whether there was none. UserError where one process after the other answers
+        nonsense.
         """
-        child = _Child(self.policy, pending, self._hand_out)
+        child = _Child(self.policy, pending, self._answered)
         try:
             await child.start()
             self._at_work.append(child)
             self._hand_out()
             decoded = await child.ended
-        except (EOFError, ConnectionError, ValueError, TypeError):
+        except (EOFError, ConnectionError):
             decoded = Decoded("decoder_crashed", child.reason())
+        except (ValueError, TypeError) as nonsense:
+            self._nonsense += 1
+            if self._nonsense >= MOST_NONSENSE:
+                raise UserError(
+                    f"{MOST_NONSENSE} picture decoders in a row answer nonsense ({nonsense}): look "
+                    "for another version of this package on the PYTHONPATH, or install it again"
+                ) from nonsense
+            decoded = Decoded("decoder_crashed", str(nonsense))
         finally:
             if child in self._at_work:
                 self._at_work.remove(child)
             child.end()
         return not _answer(pending, decoded)
+
+    def _answered(self) -> None:
+        self._nonsense = 0
+        self._hand_out()
 
 
 def _answer(pending: deque[Job], decoded: Decoded) -> bool:
