@@ -15,15 +15,20 @@ def make_config(options: argparse.Namespace) -> Config:
     """Returns what decides the result.
 
     Raises:
-        UserError: for seeds or hosts that are none.
+        UserError: for seeds or hosts that are none, or where nobody asks.
     """
+    seeds, hosts = read_seeds(options.seeds), _read_hosts(options.hosts)
+    if not options.user_agent and not options.contact:
+        raise UserError(
+            "--contact is needed: a URL or a mail address where the owner of a host can reach you"
+        )
     agent = options.user_agent or f"WebImageText/{__version__} (+{options.contact})"
     if options.max_hours is not None and not options.max_hours > 0:
         raise UserError(f"--max-hours {options.max_hours} is not above 0")
     return Config(
-        seeds=read_seeds(options.seeds),
+        seeds=seeds,
         scope=options.scope,
-        hosts=_read_hosts(options.hosts),
+        hosts=hosts,
         max_pages=options.max_pages,
         max_host_pages=options.max_host_pages,
         max_depth=options.max_depth,

@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import fetching, onto, unique, waves
+from pipeline.arguments import parse
 from pipeline.explain.command import explain
 from pipeline.explain.lookup import hash_of
 from pipeline.run import open_run
@@ -251,6 +252,14 @@ def test_options_that_are_not_given_are_the_runs_and_others_are_compared(grow):
     assert (config.per_query, config.texts_per_image, config.seed) == (7, 2, 4)
     with pytest.raises(UserError, match="--seed 0, now 4"):
         open_run(run.out, config)
+
+
+def test_a_folder_that_is_no_harvest_is_named_before_a_contact_is_asked_for(grow, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: no run\.json there"):
+        parse(["a.warc", "--onto", str(tmp_path / "nowhere")])
+    run, _ = grow(make_crawl(1))
+    with pytest.raises(UserError, match="--contact is needed"):
+        parse(["a.warc", "--onto", run.out])
 
 
 # --- what explain says of it ------------------------------------------------------------------
