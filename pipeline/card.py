@@ -23,7 +23,6 @@ from urllib.parse import urlsplit
 
 import pyarrow.compute as pc
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import croissant
 from pipeline.fetch.policy import FetchPolicy
@@ -31,7 +30,7 @@ from pipeline.report.gather import sum_traits
 from pipeline.run import Run, read_many
 from pipeline.tally import REASONS
 from pipeline.traits import UNKNOWN
-from wit import shards, storage
+from wit import shards, storage, templates
 from wit.errors import UserError
 from wit.outcomes import OUTCOMES, SUCCESS
 
@@ -251,13 +250,7 @@ def size_category(pairs: int) -> str:
 
 def render(facts: Facts, front: Mapping[str, Any], notes: str = "") -> str:
     """Returns the card; `notes` stand below MARK."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = templates.environment(Path(__file__).parent / "templates", html=False)
     environment.filters |= {"count": lambda n: f"{n:,}", "code": code, "cell": cell}
     body = environment.get_template("card.md").render(
         facts=facts,

@@ -24,9 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from wit import storage
+from wit import storage, templates
 from wit.errors import StorageError, UserError
 from wit.manifest import Progress, locate, no_progress
 from wit.shard_files import SHARD_FILE, final_path, read_image, shard_order
@@ -328,14 +327,8 @@ def render(dataset: Dataset, title: str, query: str, rows: list[dict[str, Any]])
         for row in rows
         if row["outcome"] == SUCCESS
     ]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("show.html").render(title=clean(title), cards=cards)
+    template = templates.environment(Path(__file__).parent, html=True).get_template("show.html")
+    return template.render(title=clean(title), cards=cards)
 
 
 def source(picture: bytes) -> str | None:

@@ -6,6 +6,7 @@ import argparse
 
 from pipeline.crawl.config import Config
 from pipeline.crawl.scope import host_of, normal_url, read_lines, read_seeds
+from pipeline.groups import resolved
 from wit import __version__
 from wit.errors import UserError
 from wit.web.policy import WebPolicy
@@ -49,13 +50,8 @@ def make_config(options: argparse.Namespace) -> Config:
 
 def make_policy(options: argparse.Namespace, config: Config) -> WebPolicy:
     """Returns how the web is asked."""
-    resolve = {}
-    for text in options.resolve:
-        host, _, address = text.partition(":")
-        if not address:
-            raise UserError(f"--resolve {text}: HOST:IP or HOST:IP:PORT is expected")
-        resolve[host] = address
-    return WebPolicy(**config.fetch, allow_addresses=tuple(options.allow_address), resolve=resolve)
+    addresses = {"allow_addresses": tuple(options.allow_address)}
+    return WebPolicy(**config.fetch, **addresses, resolve=resolved(options.resolve))
 
 
 def _read_hosts(text: str | None) -> list[str]:

@@ -14,11 +14,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from pipeline.report.charts import draw_bars, draw_curve
 from pipeline.report.data import Card, Fate, ReportData
+from wit import templates
 
 MOST_QUERIES, MOST_HOSTS, MOST_CARDS = 1_000, 100, 60
 MOST_EXAMPLES = 3
@@ -51,13 +51,7 @@ def render(data: ReportData) -> str:
     """
     if any(fate.count < 0 for fate in data.fates):
         raise ValueError(f"{next(f.name for f in data.fates if f.count < 0)}: a count below zero")
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
+    environment = templates.environment(Path(__file__).parent / "templates", html=True)
     environment.filters |= {
         "count": lambda n: f"{n:,}",
         "percent": percent,
