@@ -15,7 +15,6 @@ import ssl
 import subprocess
 import time
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 PR_SET_PDEATHSIG = 1
@@ -96,12 +95,7 @@ class WebServer:
         self.stop()
         raise SystemExit(f"nginx does not start: {(self.folder / 'nginx.log').read_text()[-500:]}")
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self.stop()
 
     def stop(self) -> None:

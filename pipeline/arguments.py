@@ -90,11 +90,14 @@ def parse(argv: list[str]) -> tuple[argparse.Namespace, list[str]]:
     top = parser()
     options, beam_options = top.parse_known_args(argv)
     if options.onto:
+        from pipeline.run import load_run
+
         if options.out:
             top.error("--onto DIR grows the dataset where it is: leave --out away")
         options.out = options.onto
         if options.dry_run:
             top.error("--dry-run forecasts a harvest from the start: leave --onto away")
+        load_run(options.onto)  # what is wrong with it comes before what is missing
     elif not options.queries:
         top.error("--queries is needed (or --onto, to add to a harvest with its list)")
     options.given = given(argv, options)

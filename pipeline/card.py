@@ -23,13 +23,14 @@ from urllib.parse import urlsplit
 
 import pyarrow.compute as pc
 import yaml
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from pipeline import croissant
 from pipeline.fetch.policy import FetchPolicy
+from pipeline.report.gather import sum_traits
 from pipeline.run import Run, read_many
 from pipeline.tally import REASONS
-from wit import shards, storage
+from pipeline.traits import UNKNOWN
+from wit import page, shards, storage
 from wit.errors import UserError
 from wit.outcomes import OUTCOMES, SUCCESS
 
@@ -38,7 +39,6 @@ MARK = "<!-- Everything below this line is yours: `wit harvest` keeps it. -->"
 FRONT = re.compile(r"\A---\n(.*?)^---\n", re.DOTALL | re.MULTILINE)
 CRAWL = re.compile(r"CC-MAIN-\d{4}-\d{2}|CC-NEWS/\d{4}/\d{2}")
 SHOWN_SOURCES = 20
-LANGUAGE_SHARDS = 50  # whose rows tell the languages: a random sample of their lanes
 LANGUAGE_SHARE = 0.01  # of the pairs, from which on a language is named
 KEPT_OUT = (  # outcomes that are somebody's wish
     "robots_disallowed",
@@ -135,7 +135,7 @@ def gather(run: Run, later: Mapping[str, str], contact: str) -> Facts:
         hosts=len(storage.read_table(run.path("hosts.parquet"), ["pairs"])),
         began=began,
         ended=ended,
-        languages=languages(run, names),
+        languages=languages(run),
         contact=contact,
     )
 
@@ -182,8 +182,8 @@ def query_counts(run: Run) -> dict[str, int]:
     }
 
 
-def languages(run: Run, names: list[str]) -> list[str]:
-    """Returns the languages of the texts: those that were asked for, or those of the first shards.
+def languages(run: Run) -> list[str]:
+    """Returns the languages of the texts: those that were asked for, or those that were found.
 
     Without identification the texts may be in any language, and none is named.
     """
@@ -192,11 +192,9 @@ def languages(run: Run, names: list[str]) -> list[str]:
     if not run.config.identify_language:
         return []
     counts: Counter[str] = Counter()
-    for name in names[:LANGUAGE_SHARDS]:
-        path = run.path("shards", f"{name}.parquet")
-        rows = storage.read_table(path, ["language", "outcome"])
-        rows = rows.filter(pc.equal(rows["outcome"], SUCCESS))
-        counts.update(code.partition("-")[0] for code in rows["language"].to_pylist() if code)
+    for code, number in sum_traits(run)["language"].items():
+        if code != UNKNOWN:
+            counts[code.partition("-")[0]] += number
     known = sum(counts.values())
     ranked = sorted(counts.items(), key=lambda item: (-item[1], item[0]))
     return [code for code, n in ranked if code != "un" and n >= LANGUAGE_SHARE * known]
@@ -252,13 +250,7 @@ def size_category(pairs: int) -> str:
 
 def render(facts: Facts, front: Mapping[str, Any], notes: str = "") -> str:
     """Returns the card; `notes` stand below MARK."""
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent / "templates"),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
+    environment = page.environment(Path(__file__).parent / "templates", html=False)
     environment.filters |= {"count": lambda n: f"{n:,}", "code": code, "cell": cell}
     body = environment.get_template("card.md").render(
         facts=facts,

@@ -178,27 +178,18 @@ def file_object(out: str, name: str, format_: str) -> Json:
 
 def object_of(name: str, format_: str, size: int, sha256: str) -> Json:
     """Returns a FileObject; its name is its path."""
-    return {
-        "@type": "cr:FileObject",
-        ID: name,
-        "name": name,
-        "contentUrl": name,
-        "contentSize": f"{size} B",
-        "encodingFormat": format_,
-        "sha256": sha256,
-    }
+    more = {"contentUrl": name, "contentSize": f"{size} B", "sha256": sha256}
+    return _resource("cr:FileObject", name, format_, more)
 
 
 def file_set(name: str, includes: str, format_: str, description: str) -> Json:
     """Returns a FileSet: all files that a glob finds."""
-    return {
-        "@type": "cr:FileSet",
-        ID: name,
-        "name": name,
-        "description": description,
-        "encodingFormat": format_,
-        "includes": includes,
-    }
+    more = {"description": description, "includes": includes}
+    return _resource("cr:FileSet", name, format_, more)
+
+
+def _resource(kind: str, name: str, format_: str, more: Json) -> Json:
+    return {"@type": kind, ID: name, "name": name, "encodingFormat": format_, **more}
 
 
 def pairs(out: str, shard: str) -> Json:

@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable
 
 from wit.console import parse_size
+from wit.errors import UserError
 from wit.runner import LOCAL_RUNNER
 
 Add = Callable[..., argparse.Action]  # a group's add_argument
@@ -56,6 +57,15 @@ def add_addresses(add: Add) -> None:
         help="find this host there, without asking the name server",
         **exact,
     )
+
+
+def resolved(texts: list[str]) -> dict[str, str]:
+    """Returns the addresses of --resolve by host."""
+    found = dict(text.partition(":")[::2] for text in texts)
+    for host, address in found.items():
+        if not address:
+            raise UserError(f"--resolve {host}: HOST:IP or HOST:IP:PORT is expected")
+    return found
 
 
 def add_choice(group: argparse._ArgumentGroup) -> None:

@@ -7,6 +7,7 @@ import json
 from collections.abc import Callable
 from typing import Any
 
+from pipeline.groups import resolved
 from pipeline.queries import LIST, QueryList, fingerprint, read_list
 from pipeline.run import Config, load_run
 from wit import __version__
@@ -112,15 +113,9 @@ def fetch_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def reach_settings(options: argparse.Namespace) -> str:
     """Returns the part of the fetch policy that does not: who asks, addresses, how many (JSON)."""
-    resolve = {}
-    for text in options.resolve:
-        host, _, address = text.partition(":")
-        if not address:
-            raise UserError(f"--resolve {text}: HOST:IP or HOST:IP:PORT is expected")
-        resolve[host] = address
     settings: dict[str, Any] = {
         "allow_addresses": options.allow_address,
-        "resolve": resolve,
+        "resolve": resolved(options.resolve),
         "concurrency": options.concurrency,
         "per_address_concurrency": options.address_concurrency,
         "decode_workers": 1,  # a process more for each of ours

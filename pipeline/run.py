@@ -25,6 +25,7 @@ S is a source, G a group of sources, B a bucket, L a lane, W a wave, P a part of
 
 from __future__ import annotations
 
+import bisect
 import functools
 import itertools
 from collections.abc import Callable, Iterable, Iterator
@@ -135,6 +136,10 @@ class Run:
     def crawl(self) -> int:
         """The last crawl, counted from 0: the one that is being harvested."""
         return len(self.config.crawls) - 1
+
+    def crawl_of(self, source: int) -> int:
+        """Returns the crawl to which a source belongs, counted from 0."""
+        return bisect.bisect(self.config.crawls, source) - 1
 
     @property
     def waves(self) -> range:

@@ -7,7 +7,6 @@ import re
 import shutil
 import sys
 import time
-from types import TracebackType
 from typing import NoReturn, TextIO
 
 SIZE = re.compile(r"(\d{1,15}(?:\.\d{1,9})?)\s*(?:([kmgtp])(i?))?b?", re.IGNORECASE)
@@ -93,11 +92,6 @@ class Screen:
     def __enter__(self) -> Screen:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._clear()
         self.out.flush()

@@ -105,11 +105,11 @@ def _compile(kernels: dict[str, tuple[Callable[..., int], Any]]) -> Kernels:
         for entry in module.functions:
             if not entry.is_declaration and entry.name != symbol:
                 entry.linkage = "internal"
-        options = llvm.create_pipeline_tuning_options()
-        passes = llvm.create_new_module_pass_manager()
-        passes.add_global_dead_code_eliminate_pass()
-        passes.add_strip_dead_prototype_pass()
-        passes.run(module, llvm.create_pass_builder(machine, options))
+        # Once more, since numba leaves out what puts neighbouring sums into one instruction.
+        options = llvm.create_pipeline_tuning_options(speed_level=3)
+        options.slp_vectorization = True
+        builder = llvm.create_pass_builder(machine, options)
+        builder.getModulePassManager().run(module, builder)
         foreign = [f.name for f in module.functions if f.is_declaration]
         foreign = [callee for callee in foreign if not callee.startswith(CALLEES)]
         if foreign:

@@ -137,3 +137,15 @@ BLOCKLIST = pa.schema(  # what is not to be in a dataset, 16 bytes an entry: see
         pa.field("value", pa.binary(16), nullable=False),  # a hash; sha256: its first half
     ]
 )
+
+PREDICTIONS = pa.schema(  # a row a picture of an evaluation set, in the set's order
+    [
+        pa.field("set", pa.string(), nullable=False),  # the name it was given
+        pa.field("key", pa.string(), nullable=False),  # of the picture in its set
+        # The name of the class. Retrieval: the best of the picture's own captions.
+        pa.field("label", pa.string(), nullable=False),
+        pa.field("predicted", pa.string()),  # likewise what came first; null: a broken picture
+        pa.field("correct", pa.bool_(), nullable=False),  # the rank is 1
+        pa.field("rank", pa.int32()),  # of the label among all, from 1 on; null: a broken picture
+    ]
+)

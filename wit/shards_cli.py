@@ -90,8 +90,8 @@ def _add_show(commands: Any) -> None:
         "wanted",
         metavar="KEY|QUERY",
         nargs="?",
-        help="9 digits of a sample; or a query, of a harvest's list, or of a folder of shards any "
-        "words of a text",
+        help="the key of a sample, as 000120034; or a query, of a harvest's list, or of a folder "
+        "of shards any words of a text",
     )
     add("--limit", type=_number, default=24, metavar="N", help="pictures (default: %(default)s)")
     add("--html", metavar="FILE", help="where the page is written (default: a temporary file)")

@@ -24,9 +24,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from wit import storage
+from wit import page, storage
 from wit.errors import StorageError, UserError
 from wit.manifest import Progress, locate, no_progress
 from wit.shard_files import SHARD_FILE, final_path, read_image, shard_order
@@ -42,7 +41,8 @@ COLUMNS = (
 EXTENSIONS = ("jpg", "png", "webp")
 SIGNATURES = {b"\xff\xd8\xff": "jpeg", b"\x89PNG": "png", b"RIFF": "webp", b"GIF8": "gif"}
 MOST_PICTURE = 4_000_000  # bytes; a larger one is not put into the page
-KEY = re.compile(r"[0-9]{9,}")
+KEY = re.compile(r"[0-9]+")
+OUR_KEY = 9  # digits; img2dataset has fewer where its shards are small
 BOLD, PLAIN = "\x1b[1m", "\x1b[0m"
 
 
@@ -75,8 +75,8 @@ def show(
     query = ""
     if wanted is None:
         rows = sample(dataset, limit)
-    elif KEY.fullmatch(wanted):
-        rows = [row_of_key(dataset, wanted)]
+    elif KEY.fullmatch(wanted) and (row := row_of_key(dataset, wanted)):
+        rows = [row]
     else:
         query = normalise_one(wanted)
         rows = rows_of_query(dataset, wanted, query, limit, progress)
@@ -97,14 +97,21 @@ def open_dataset(folder: str) -> Dataset:
 # --- which rows -------------------------------------------------------------------------------
 
 
-def row_of_key(dataset: Dataset, key: str) -> dict[str, Any]:
-    """Returns the row of a sample; its shard is the only one that is read."""
+def row_of_key(dataset: Dataset, key: str) -> dict[str, Any] | None:
+    """Returns the row of a sample; its shard is the only one that is read.
+
+    None where it is not there, and has so few digits that it may be a number of a text.
+    """
     name = key[: len(dataset.names[0])]
     if name not in dataset.names:
+        if len(key) < OUR_KEY:
+            return None
         span = f"{dataset.names[0]} to {dataset.names[-1]}"
         raise UserError(f"key {key}: {dataset.shards} has no shard {name}; it has {span}")
     table = read_rows(dataset, name)
     found = table.filter(pc.equal(table["key"], key)).to_pylist()
+    if not found and len(key) < OUR_KEY:
+        return None
     if not found:
         path = final_path(dataset.shards, name, "parquet")
         raise UserError(f"key {key}: none of the {len(table):,} samples of {path} has it")
@@ -320,14 +327,8 @@ def render(dataset: Dataset, title: str, query: str, rows: list[dict[str, Any]])
         for row in rows
         if row["outcome"] == SUCCESS
     ]
-    environment = Environment(
-        loader=FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    return environment.get_template("show.html").render(title=clean(title), cards=cards)
+    template = page.environment(Path(__file__).parent, html=True).get_template("show.html")
+    return template.render(title=clean(title), cards=cards)
 
 
 def source(picture: bytes) -> str | None:

@@ -116,10 +116,6 @@ def main(argv: list[str]) -> int:
 
 def run(options: argparse.Namespace) -> dict[str, Any]:
     """Takes a crawl from wherever its folder is to its end; returns what crawl.json says."""
-    if not options.user_agent and not options.contact:
-        raise UserError(
-            "--contact is needed: a URL or a mail address where the owner of a host can reach you"
-        )
     if not storage.is_local(options.out):
         raise UserError(f"--out {options.out}: a crawl writes to a folder on this machine")
     with Screen() as screen:

@@ -6,6 +6,7 @@ import argparse
 
 from pipeline.crawl.config import Config
 from pipeline.crawl.scope import host_of, normal_url, read_lines, read_seeds
+from pipeline.groups import resolved
 from wit import __version__
 from wit.errors import UserError
 from wit.web.policy import WebPolicy
@@ -15,15 +16,20 @@ def make_config(options: argparse.Namespace) -> Config:
     """Returns what decides the result.
 
     Raises:
-        UserError: for seeds or hosts that are none.
+        UserError: for seeds or hosts that are none, or where nobody asks.
     """
+    seeds, hosts = read_seeds(options.seeds), _read_hosts(options.hosts)
+    if not options.user_agent and not options.contact:
+        raise UserError(
+            "--contact is needed: a URL or a mail address where the owner of a host can reach you"
+        )
     agent = options.user_agent or f"WebImageText/{__version__} (+{options.contact})"
     if options.max_hours is not None and not options.max_hours > 0:
         raise UserError(f"--max-hours {options.max_hours} is not above 0")
     return Config(
-        seeds=read_seeds(options.seeds),
+        seeds=seeds,
         scope=options.scope,
-        hosts=_read_hosts(options.hosts),
+        hosts=hosts,
         max_pages=options.max_pages,
         max_host_pages=options.max_host_pages,
         max_depth=options.max_depth,
@@ -44,13 +50,8 @@ def make_config(options: argparse.Namespace) -> Config:
 
 def make_policy(options: argparse.Namespace, config: Config) -> WebPolicy:
     """Returns how the web is asked."""
-    resolve = {}
-    for text in options.resolve:
-        host, _, address = text.partition(":")
-        if not address:
-            raise UserError(f"--resolve {text}: HOST:IP or HOST:IP:PORT is expected")
-        resolve[host] = address
-    return WebPolicy(**config.fetch, allow_addresses=tuple(options.allow_address), resolve=resolve)
+    addresses = {"allow_addresses": tuple(options.allow_address)}
+    return WebPolicy(**config.fetch, **addresses, resolve=resolved(options.resolve))
 
 
 def _read_hosts(text: str | None) -> list[str]:

@@ -243,14 +243,14 @@ class Visitor:
         """What an answer is: the visit, the page's links, and the records to keep, packed."""
         visit = Visit(job.place, job.url, answer.outcome, answer.message, answer.status)
         visit.content_type, visit.bytes = answer.content_type, len(recording.body)
-        links = None
+        links, body = None, answer.body
         if answer.outcome == web.REDIRECT and answer.location is not None:
             visit.outcome, visit.redirect = REDIRECT, normal_url(answer.location.url)
-        elif answer.outcome == SUCCESS and not is_page(answer.content_type or "", answer.body):
+        elif answer.outcome == SUCCESS and not is_page(answer.content_type or "", body):
             visit.outcome, visit.message = NOT_HTML, answer.content_type
         elif answer.outcome == SUCCESS:
             visit.outcome = FETCHED
-            links = self._read(job.url, answer.body, recording)
+            links = self._read(job.url, body, recording)
             visit.canonical = links.canonical if links.canonical != job.url else None
             if links.opt_out is not None:
                 visit.outcome, visit.message = OPTED_OUT, links.opt_out

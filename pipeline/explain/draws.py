@@ -29,8 +29,8 @@ class Order:
         query: its text.
         matched, unique: the query's counts; None before they are known.
         priority: the pair's, 64 bits; low comes first.
-        thresholds: by wave, how far the order is drawn: the priority of the last pair; None in
-            place of a number where the query draws all.
+        thresholds: by wave since the pair's crawl, how far the order is drawn: the priority of the
+            last pair; None in place of a number where the query draws all.
         within: the waves whose threshold the pair lies within.
         rank: from 1; None where it is not known.
         exact: whether the rank is counted, or follows from the priority and the count.
@@ -63,7 +63,7 @@ def orders(files: Files, place: Place, query_ids: list[int]) -> list[Order]:
     for q, mine in zip(query_ids, priorities(files, place, query_ids), strict=True):
         matched, unique = (None, None) if counts is None else map(int, counts[:, q])
         drawn, within = {}, []
-        for wave in files.waves():
+        for wave in files.waves_of(place.source):
             last = files.thresholds(wave)[q]
             at = tuple(int(last[name]) for name in ("priority", "url", "text"))
             drawn[wave] = None if at[0] == balance.ALL else at[0]

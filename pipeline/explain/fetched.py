@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from pipeline.explain import way
 from pipeline.explain.files import Files
@@ -20,6 +21,7 @@ BLOCKLISTED = "blocklisted"
 PLACEHOLDER = "placeholder"
 LISTS = {TAKEN_DOWN: takedown.LIST, BLOCKLISTED: "blocklist.parquet"}
 PLACEHOLDERS = "placeholders.parquet"
+EVICTED = "since a crawl was added no query draws it any more, but it stays in its shard"
 ROBOTS = {
     "allow_all": "there is no robots.txt, so all is allowed",
     "rules": "its robots.txt decides",
@@ -130,6 +132,9 @@ def sample_steps(
         steps.append(more)
     if outcome == SUCCESS:
         steps.append(stored_step(sample))
+        if is_evicted(files, sample["key"]):
+            facts = {"key": sample["key"], "evicted": True}
+            steps.append(Step("evicted", f"{EVICTED}; evicted.parquet lists it", facts))
     return steps
 
 
@@ -162,7 +167,8 @@ def _reason(
     if outcome == TAKEN_DOWN:
         return takedown_step(files, sample["key"]).said
     if outcome == SUCCESS:
-        return f"in the dataset as sample {sample['key']}"
+        said = f"in the dataset as sample {sample['key']}"
+        return f"{said}; {EVICTED}" if is_evicted(files, sample["key"]) else said
     more = _more(files, sample, host, url, wave)
     if more is not None:
         return more.said
@@ -197,6 +203,12 @@ def _more(
             said = f"robots.txt of {host['host']} says to {token}: {line}"
             return Step("rule", said, {"robots": "rules", "rule": line})
     return None
+
+
+def is_evicted(files: Files, key: str) -> bool:
+    """Whether a stored picture is one that no query draws since a crawl was added."""
+    table = files.table(files.run.path("evicted.parquet"), ["key"])
+    return table is not None and pc.index(table["key"], key).as_py() >= 0
 
 
 # --- lists ------------------------------------------------------------------------------------

@@ -97,6 +97,11 @@ class Files:
         begun = sorted(int(name) for name in names if name.isdigit())
         return [w for w in begun if self.thresholds(w) is not None]
 
+    def waves_of(self, source: int) -> list[int]:
+        """Returns those of `waves` that could draw from a source: of its crawl and later ones."""
+        first = self.run.crawl_of(source) * self.run.config.waves + 1
+        return [wave for wave in self.waves() if wave >= first]
+
     def thresholds(self, wave: int) -> np.ndarray | None:
         """Returns THRESHOLD [queries] of a wave."""
         return self.kept(("thresholds", wave), lambda: waves.load_thresholds(self.run.out, wave))

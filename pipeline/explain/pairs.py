@@ -126,8 +126,8 @@ def unique_step(files: Files, place: Place, rows: Rows, verdict: int, limit: int
             said += f", and of {count_of(len(firsts), 'text')} of the image it is one that stays"
     elif kept:
         said = (
-            f"another text of the image stays, the one with the lowest hash (--texts-per-image "
-            f'{most}): "{_text(files, kept[0])}", {where(files, kept[0])}'
+            f"{_who_stays(files, place, kept)} (--texts-per-image {most}): "
+            f'"{_text(files, kept[0])}", {where(files, kept[0])}'
         )
     else:
         said = f"other texts of the image stay (--texts-per-image {most})"
@@ -143,6 +143,17 @@ def unique_step(files: Files, place: Place, rows: Rows, verdict: int, limit: int
         ],
     }
     return Step("unique", said, facts, table)
+
+
+def _who_stays(files: Files, lost: Place, kept: list[Place]) -> str:
+    """By what the texts that stay were chosen: earlier crawls' first, then by their hashes."""
+    crawl_of = files.run.crawl_of
+    earlier = sum(crawl_of(place.source) < crawl_of(lost.source) for place in kept)
+    if not earlier:
+        return "another text of the image stays, the one with the lowest hash"
+    if earlier == len(kept):
+        return "what an earlier crawl has kept of the image stays, whatever the hash"
+    return "what an earlier crawl has kept of the image stays, and of later texts the lowest hash"
 
 
 def _text(files: Files, place: Place) -> str:
@@ -206,7 +217,7 @@ def _drew_to(order: Order) -> str:
 def _drawn(files: Files, place: Place, url: str, orders: list[Order]) -> tuple[Fate, list[Step]]:
     """What the waves did with a pair that survived."""
     address, steps, deferred = way.address_of(url), [], False
-    for wave in files.waves():
+    for wave in files.waves_of(place.source):
         try:
             row = way.selected(files, wave, place, address)
         except FileNotFoundError:
@@ -221,7 +232,7 @@ def _drawn(files: Files, place: Place, url: str, orders: list[Order]) -> tuple[F
         if fate is not None:
             return fate, steps
     if not files.is_over():
-        waves = files.waves()
+        waves = [wave for wave in files.waves() if wave in files.run.waves]
         said = f"no wave so far ({len(waves)} of {files.run.config.waves} have begun to draw)"
         said = f"{said} has drawn it; a later one may" if waves else "nothing is drawn yet"
         said = "its host's rate did not allow it yet; the next wave may" if deferred else said

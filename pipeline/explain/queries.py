@@ -167,6 +167,10 @@ def _wave_steps(
     steps = []
     for wave in files.waves():
         threshold = files.thresholds(wave)[query_id]
+        if wave not in files.run.waves:  # its order has become longer since
+            said = f"drew its order to {share(int(threshold['priority']))}, in an earlier crawl"
+            steps.append(Step(f"wave {wave}", said, {"wave": wave}))
+            continue
         drawn = draws.drawn_entries(entries, threshold)
         said = f"draws the first {drawn:,} of its order, to {share(int(threshold['priority']))}"
         facts = {"wave": wave, "drawn": drawn, "threshold": f"{int(threshold['priority']):016x}"}

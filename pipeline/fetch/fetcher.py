@@ -2,7 +2,7 @@
 
 import asyncio
 import atexit
-import contextlib
+import functools
 import queue
 import resource
 import threading
@@ -21,7 +21,8 @@ from wit.web.robots import HostRules
 
 FILES = 16_384
 LOOK_SECONDS = 1.0
-TAKEN_AT_ONCE = 8
+TAKEN_AT_ONCE = 8  # results after which a shard hears that its caller has them
+TOLD_SECONDS = 0.02  # and the time after which it hears of fewer
 
 
 def _nothing() -> None:
@@ -64,17 +65,9 @@ class Fetcher:
         loop, office = self._start()
         shard = Shard(office, urls, hosts)
         driving = asyncio.run_coroutine_threadsafe(shard.drive(), loop)
-        taken = 0
+        tell = functools.partial(loop.call_soon_threadsafe, shard.taken)
         try:
-            while isinstance(result := _next(shard, look), Fetched):
-                yield result
-                taken += 1
-                # Each message wakes the loop up, so while there is more to take it can wait.
-                if taken == TAKEN_AT_ONCE or shard.results.empty():
-                    loop.call_soon_threadsafe(shard.taken, taken)
-                    taken = 0
-            if result is not None:
-                raise result
+            yield from _results(shard, look, tell)
         finally:
             if not driving.done():
                 loop.call_soon_threadsafe(shard.stop)
@@ -128,11 +121,32 @@ class Fetcher:
         return Office(self.policy, Client(self.policy, self._lookup), pool)
 
 
-def _next(shard: Shard, look: Callable[[], None]) -> Fetched | Exception | None:
+def _results(
+    shard: Shard, look: Callable[[], None], tell: Callable[[int], object]
+) -> Iterator[Fetched]:
+    """A shard's results to their end; `tell` it how many more the caller has.
+
+    Each message wakes the event loop up, so there are few while the shard has places left.
+    """
+    taken = 0
     while True:
-        with contextlib.suppress(queue.Empty):
-            return shard.results.get(timeout=LOOK_SECONDS)
-        look()
+        try:
+            result = shard.results.get(timeout=TOLD_SECONDS if taken else LOOK_SECONDS)
+        except queue.Empty:
+            if not taken:
+                look()
+                continue
+        else:
+            if not isinstance(result, Fetched):
+                break
+            yield result
+            taken += 1
+            if taken < min(TAKEN_AT_ONCE, shard.office.places() // 16):
+                continue
+        tell(taken)
+        taken = 0
+    if result is not None:
+        raise result
 
 
 def _allow_sockets() -> None:

@@ -31,6 +31,7 @@ from pipeline.fetch.policy import FetchPolicy
 from wit.errors import UserError
 from wit.outcomes import SUCCESS
 
+THIN = 16  # sides of the square that is cut out
 SAVE = {"png": "PNG", "webp": "WEBP"}
 ANIMATED = ("gif", "webp", "png", "avif")  # the pages of a TIFF, the views of a JPEG are no motion
 # Of a damaged one libtiff leaves rows as they lay in memory, and says nothing.
@@ -155,15 +156,27 @@ def _decode_resize(data: bytes, policy: FetchPolicy, result: Decoded) -> None:
         if kept is not None:
             _store(result, kept, upright, phash.of_picture(pixels), policy)
             return
+    profile = profile if foreign else None
+    if size and policy.resize_mode == "center_crop" and _is_thin(upright, size, policy):
+        pixels = UPRIGHT[turn](pixels)
+        hashed = phash.of_picture(colours.to_rgb(pixels, mode, profile))
+        pixels = colours.to_rgb(resize.middle(pixels, mode, size, policy.image_size), mode, profile)
+        _store(result, _encode(pixels, policy), pixels.shape[1::-1], hashed, policy)
+        return
     if wanted:
         pixels = resize.fit(pixels, mode, wanted, full, part)
-    pixels = UPRIGHT[turn](colours.to_rgb(pixels, mode, profile if foreign else None))
+    pixels = UPRIGHT[turn](colours.to_rgb(pixels, mode, profile))
     hashed = phash.of_picture(pixels)
     if size and policy.resize_mode == "border":
         pixels = resize.pad(pixels, policy.image_size)
     elif size and policy.resize_mode == "center_crop":
         pixels = resize.crop(pixels, policy.image_size)
     _store(result, _encode(pixels, policy), pixels.shape[1::-1], hashed, policy)
+
+
+def _is_thin(upright: tuple[int, int], size: tuple[int, int], policy: FetchPolicy) -> bool:
+    """Whether a picture that is enlarged would become far larger than the square cut out of it."""
+    return min(upright) < policy.image_size and max(size) > THIN * policy.image_size
 
 
 def _has_second_frame(opened: Image.Image) -> bool:

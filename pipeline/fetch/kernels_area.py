@@ -5,7 +5,7 @@ added up element by element, which the compiler turns into vector instructions; 
 Sums are single precision in a fixed order, so the result does not depend on the machine.
 """
 
-from numba import float32, njit, types
+from numba import float32, int32, njit, types
 
 
 @njit(inline="always")
@@ -24,13 +24,13 @@ def span(index, extent, part):
 @njit(inline="always")
 def as_byte(value):
     """The nearest whole number."""
-    return int(min(value + float32(0.5), float32(255)))
+    return int32(min(value + float32(0.5), float32(255)))
 
 
 @njit
 def shrink(
     source, width, channels, full_height, full_width, part, taps,
-    bounds, weights, sums, target, new_height, new_width,
+    bounds, weights, sums, across, target, new_height, new_width,
 ):  # fmt: skip
     """Writes the smaller picture to `target`.
 
@@ -38,7 +38,7 @@ def shrink(
     last row and column may stand for less than a whole one. taps: the most input pixels that an
     output pixel covers in a row; those that cover fewer have weights of 0, which change no sum.
     Room needed: bounds new_width, weights taps new_width, sums a row of the source and then
-    taps pixels, all 0.
+    taps pixels, all 0, across a row of the target and one more.
     """
     row = width * channels
     part_y, part_x = part * new_height, part * new_width
@@ -72,41 +72,43 @@ def shrink(
                 for i in range(row):
                     sums[i] += weight * float32(source[at + i])
 
-        if channels == 3 and taps == 3:  # written out: loops over so little take twice as long
+        # Of RGB the next pixel's red is added up, too, and written over: four sums side by side are
+        # one instruction. Three taps are written out: loops over so little take twice as long.
+        if channels == 3 and taps == 3:
             for x in range(new_width):
-                at = bounds[x]
+                at, put = bounds[x], 3 * x
                 one, two, three = weights[3 * x], weights[3 * x + 1], weights[3 * x + 2]
                 red = one * sums[at] + two * sums[at + 3] + three * sums[at + 6]
                 green = one * sums[at + 1] + two * sums[at + 4] + three * sums[at + 7]
                 blue = one * sums[at + 2] + two * sums[at + 5] + three * sums[at + 8]
-                target[to] = as_byte(red)
-                target[to + 1] = as_byte(green)
-                target[to + 2] = as_byte(blue)
-                to += 3
+                more = one * sums[at + 3] + two * sums[at + 6] + three * sums[at + 9]
+                across[put], across[put + 1], across[put + 2] = red, green, blue
+                across[put + 3] = more
         elif channels == 3:
             for x in range(new_width):
-                at, weight = bounds[x], weights[taps * x]
+                at, put, weight = bounds[x], 3 * x, weights[taps * x]
                 red, green, blue = weight * sums[at], weight * sums[at + 1], weight * sums[at + 2]
+                more = weight * sums[at + 3]
                 for tap in range(1, taps):
                     at += 3
                     weight = weights[taps * x + tap]
                     red += weight * sums[at]
                     green += weight * sums[at + 1]
                     blue += weight * sums[at + 2]
-                target[to] = as_byte(red)
-                target[to + 1] = as_byte(green)
-                target[to + 2] = as_byte(blue)
-                to += 3
+                    more += weight * sums[at + 3]
+                across[put], across[put + 1], across[put + 2] = red, green, blue
+                across[put + 3] = more
         else:
-            for x in range(new_width):
-                for channel in range(channels):
+            for channel in range(channels):
+                for x in range(new_width):
                     at = bounds[x] + channel
                     value = weights[taps * x] * sums[at]
                     for tap in range(1, taps):
-                        at += channels
-                        value += weights[taps * x + tap] * sums[at]
-                    target[to] = as_byte(value)
-                    to += 1
+                        value += weights[taps * x + tap] * sums[at + channels * tap]
+                    across[channels * x + channel] = value
+        for i in range(channels * new_width):
+            target[to + i] = as_byte(across[i])
+        to += channels * new_width
     return 0
 
 
@@ -117,7 +119,7 @@ KERNELS = {
         shrink,
         _int(
             _bytes, _int, _int, _int, _int, _int, _int,
-            _int32s, _floats, _floats, _bytes, _int, _int,
+            _int32s, _floats, _floats, _floats, _bytes, _int, _int,
         ),
     ),
 }  # fmt: skip

@@ -44,6 +44,10 @@ class Office:
         self.shards: list[Shard] = []
         self._asking = asyncio.Semaphore(RULES_AT_ONCE)
 
+    def places(self) -> int:
+        """Each shard's part of the policy's `concurrency`."""
+        return max(1, self.policy.concurrency // max(1, len(self.shards)))
+
     def refuse(self, headers: CIMultiDictProxy[str]) -> tuple[str, str] | None:
         """Outcome and message for an answer whose headers opt out."""
         values = headers.getall("X-Robots-Tag", ())

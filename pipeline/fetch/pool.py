@@ -7,6 +7,7 @@ successor. Works inside any process, also a daemonic one: nothing of multiproces
 
 import asyncio
 import contextlib
+import copy
 import fcntl
 import json
 import mmap
@@ -17,7 +18,7 @@ import subprocess
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +33,10 @@ from wit.errors import UserError
 DECODER = "pipeline.fetch.decoder"
 START_SECONDS = 60.0
 MAX_ANSWER = 1 << 30
+MOST_NONSENSE = 3  # processes in a row that answer nonsense and nothing else
 KEPT = 1024 * 1024  # bytes of a slot that stay in memory after a larger picture
 
-Job = tuple[bytes, "asyncio.Future[Decoded]"]
+Job = tuple[Sequence[bytes], "asyncio.Future[Decoded]"]  # the parts of a file, and the answer
 
 
 class DecoderPool:
@@ -47,6 +49,7 @@ class DecoderPool:
         self._surplus = asyncio.Event()  # set where there are more than the processes can take
         self._workers: list[asyncio.Task[None]] = []
         self._fault: Exception | None = None
+        self._nonsense = 0  # processes that have answered it since the last good answer
 
     def start(self) -> None:
         """Start the processes; returns at once."""
@@ -60,17 +63,17 @@ class DecoderPool:
             worker.cancel()
         await asyncio.gather(*self._workers, return_exceptions=True)
 
-    async def decode(self, data: bytes) -> Decoded:
-        """Decode, resize and encode one picture.
+    async def decode(self, *parts: bytes) -> Decoded:
+        """Decode, resize and encode one picture, given in as many parts as it came in.
 
-        Raises UserError where no decoder can be started.
+        Raises UserError where no decoder can be started, or none that answers as it should.
         """
         if self._fault is not None:
-            raise self._fault
-        if len(data) > self.policy.max_bytes:
+            raise copy.copy(self._fault)  # whoever raises one and the same lengthens its traceback
+        if sum(map(len, parts)) > self.policy.max_bytes:
             return Decoded("too_many_bytes", f"more than {self.policy.max_bytes} bytes")
         future: asyncio.Future[Decoded] = asyncio.get_running_loop().create_future()
-        self._jobs.append((data, future))
+        self._jobs.append((parts, future))
         self._hand_out()
         return await future
 
@@ -101,26 +104,39 @@ class DecoderPool:
             self._jobs.clear()
             for _, future in pending:
                 if not future.done():
-                    future.set_exception(fault)
+                    future.set_exception(copy.copy(fault))
 
     async def _serve(self, pending: deque[Job]) -> bool:
         """Run one process until it dies; the first of `pending` is then answered for it.
 
-        Returns whether there was none.
+        Returns whether there was none. UserError where one process after the other answers
+        nonsense.
         """
-        child = _Child(self.policy, pending, self._hand_out)
+        child = _Child(self.policy, pending, self._answered)
         try:
             await child.start()
             self._at_work.append(child)
             self._hand_out()
             decoded = await child.ended
-        except (EOFError, ConnectionError, ValueError, TypeError):
+        except (EOFError, ConnectionError):
             decoded = Decoded("decoder_crashed", child.reason())
+        except (ValueError, TypeError) as nonsense:
+            self._nonsense += 1
+            if self._nonsense >= MOST_NONSENSE:
+                raise UserError(
+                    f"{MOST_NONSENSE} picture decoders in a row answer nonsense ({nonsense}): look "
+                    "for another version of this package on the PYTHONPATH, or install it again"
+                ) from nonsense
+            decoded = Decoded("decoder_crashed", str(nonsense))
         finally:
             if child in self._at_work:
                 self._at_work.remove(child)
             child.end()
         return not _answer(pending, decoded)
+
+    def _answered(self) -> None:
+        self._nonsense = 0
+        self._hand_out()
 
 
 def _answer(pending: deque[Job], decoded: Decoded) -> bool:
@@ -181,7 +197,7 @@ class _Child(asyncio.Protocol):
                     stdout=subprocess.DEVNULL,
                     stderr=errors,
                     start_new_session=True,  # Ctrl-C is for the parent, which ends this
-                    env={**os.environ, "PYTHONPATH": path},
+                    env={**os.environ, "PYTHONPATH": path, "OPENBLAS_NUM_THREADS": "1"},
                 )
             self._transport, _ = await self._loop.create_connection(lambda: self, sock=ours)
             settings = json.dumps(self.policy.to_json()).encode()
@@ -195,8 +211,8 @@ class _Child(asyncio.Protocol):
                 faults = faults or ["no answer"]
         if faults:
             raise UserError(f"the picture decoder does not start: {' '.join(faults).strip()}")
-        for data, _ in self.pending:
-            self._send(data)
+        for parts, _ in self.pending:
+            self._send(parts)
         self._begin_next()
         self._watch()
 
@@ -207,12 +223,14 @@ class _Child(asyncio.Protocol):
             self._begin_next()
         self._send(job[0])
 
-    def _send(self, data: bytes) -> None:
+    def _send(self, parts: Sequence[bytes]) -> None:
         assert self._transport is not None
         assert self._memory is not None
-        slot, size = self._free.popleft(), len(data)
-        start = slot * self._distance
-        self._memory[start : start + size] = data
+        slot, size = self._free.popleft(), 0
+        for part in parts:
+            start = slot * self._distance + size
+            size += len(part)
+            self._memory[start : start + len(part)] = part
         self._sent.append((slot, size))
         self._transport.write(PAIR.pack(slot, size))
 

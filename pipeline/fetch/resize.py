@@ -7,6 +7,8 @@ of the whole: where its sides are no multiples, the last row and column stand fo
 Pixels are uint8, height x width (grey) or height x width x channels; sizes are (width, height).
 """
 
+import math
+
 import numpy as np
 from PIL import Image
 
@@ -14,6 +16,7 @@ from wit import kernels_loader
 
 KERNELS = "pipeline.fetch.kernels_area"
 WHITE = 255
+LOBES = 4  # input pixels on each side of an output pixel that Lanczos may look at, enlarging
 
 
 def load_kernels() -> None:
@@ -33,6 +36,23 @@ def fit(
         return shrink(pixels, size, full, part)
     picture = Image.fromarray(pixels, mode)
     return np.asarray(picture.resize(size, Image.Resampling.LANCZOS))
+
+
+def middle(pixels: np.ndarray, mode: str, size: tuple[int, int], side: int) -> np.ndarray:
+    """What `crop` leaves of a picture enlarged to `size`; only that is enlarged.
+
+    Some pixels are a few grey levels off those of `fit`, whose sums are rounded elsewhere.
+    """
+    cut, box = [], []
+    for whole, grown in zip(pixels.shape[1::-1], size, strict=True):
+        first = (grown - side) // 2
+        start, end = first * whole / grown, (first + side) * whole / grown
+        cut.append(slice(max(0, int(start) - LOBES), math.ceil(end) + LOBES))
+        box.append((start - cut[-1].start, end - cut[-1].start))
+    (left, right), (top, bottom) = box
+    picture = Image.fromarray(pixels[cut[1], cut[0]], mode)
+    found = picture.resize((side, side), Image.Resampling.LANCZOS, (left, top, right, bottom))
+    return np.asarray(found)
 
 
 def shrink(
@@ -59,6 +79,7 @@ def shrink(
         np.empty(new_width, np.int32),
         np.empty(taps * new_width, np.float32),
         np.zeros((width + taps) * channels, np.float32),
+        np.empty(channels * new_width + 1, np.float32),
         target,
         new_height,
         new_width,

@@ -174,7 +174,7 @@ class Shard:
         return min(moments, default=float("inf"))
 
     def _has_place(self) -> bool:
-        return self._held < max(1, self.policy.concurrency // len(self.office.shards))
+        return self._held < self.office.places()
 
     def _goes_on(self) -> bool:
         return self._has_place() and self._resolving < RESOLVED_AHEAD
@@ -319,7 +319,7 @@ class Shard:
         job.bytes_read += answer.bytes_read
         if answer.outcome == SUCCESS:
             try:
-                decoded = await self.office.pool.decode(answer.body)
+                decoded = await self.office.pool.decode(*answer.parts)
             finally:
                 self.office.client.put_down(answer)
             self._finish(job, answer, decoded)

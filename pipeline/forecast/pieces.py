@@ -24,16 +24,24 @@ import zstandard
 from pipeline.forecast.frame import READERS, Frame, Piece
 from pipeline.sources import Source
 from pipeline.sources.columns import choose_columns
-from pipeline.sources.members import DICTIONARY, GZIP, RECORD_START, RESCAN, ZSTD
+from pipeline.sources.members import (
+    DICTIONARY,
+    GZIP,
+    LOOKED_AT,
+    RECORD_START,
+    RESCAN,
+    ZSTD,
+    begin_gzip,
+    begin_zstd,
+    zstd_packer,
+)
 from pipeline.sources.text_tables import BATCH_ROWS, BLOCK, LINE
 from pipeline.sources.web import WEB, open_source
 from wit import storage
 from wit.errors import UserError
 
-LONGEST_LINE = 8192 + 32  # bytes of an ARC record's head
 TAIL = 256 * 1024  # bytes after a piece in which its last record's end is looked for at first
 FARTHEST = 16 * 2**20  # bytes after which a file is taken to have no further record to enter at
-LOOKED_AT = 132 * 1024  # bytes of a member in which its first line is: a whole block of zstd's
 # The head of a WARC record, or of one in an ARC file: URL, address, date, type, length.
 _HEAD = re.compile(
     rb"(?<=\n)(?:WARC/[01]\.[0-9]|[a-z][a-z0-9+.-]{1,15}:[^ \n]{1,8192} [0-9a-fA-F.:-]{1,45} "
@@ -160,7 +168,7 @@ def record_start(data: bytes, at: int, head: bytes, dictionary: bytes = b"") -> 
     if not packed:
         found = _HEAD.search(data, at)
         return found.start() if found else None
-    start_of = _gzip_start if packed is GZIP else partial(_zstd_start, _zstd(dictionary))
+    start_of = begin_gzip if packed is GZIP else partial(begin_zstd, zstd_packer(dictionary[8:]))
     place = data.find(packed, at)
     while place >= 0:
         with contextlib.suppress(zlib.error, zstandard.ZstdError):
@@ -168,24 +176,6 @@ def record_start(data: bytes, at: int, head: bytes, dictionary: bytes = b"") -> 
                 return place
         place = data.find(packed, place + 1)
     return None
-
-
-def _gzip_start(part: bytes) -> bytes:
-    return zlib.decompressobj(31).decompress(part, LONGEST_LINE)
-
-
-def _zstd_start(packer: zstandard.ZstdDecompressor, part: bytes) -> bytes:
-    return packer.stream_reader(io.BytesIO(part)).read(LONGEST_LINE)
-
-
-def _zstd(dictionary: bytes) -> zstandard.ZstdDecompressor:
-    """Makes the decompressor of a file that starts with this skippable frame, or with none."""
-    content, shared = dictionary[8:], None
-    if content.startswith(ZSTD):
-        content = zstandard.ZstdDecompressor().decompress(content, max_output_size=RESCAN)
-    if content:
-        shared = zstandard.ZstdCompressionDict(content)
-    return zstandard.ZstdDecompressor(dict_data=shared, max_window_size=2**27)
 
 
 # --- tables -----------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from __future__ import annotations
 import re
 import zlib
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, BinaryIO, NamedTuple
 
 import deflate
@@ -22,6 +23,8 @@ BLOCK = 2**20  # bytes read at once
 CHUNK = 2**20  # bytes unpacked before they are handed on
 WHOLE = 4 * 2**20  # bytes of a gzip member that is unpacked at once; to at most four times as many
 RESCAN = 64 * 2**20  # bytes of damaged members that are searched for another member's start
+LOOKED_AT = 132 * 1024  # bytes of a zstd frame in which its first block is
+LONGEST_LINE = 8192 + 32  # bytes of an ARC record's head
 
 GZIP, ZSTD, LZ4 = b"\x1f\x8b\x08", b"\x28\xb5\x2f\xfd", b"\x04\x22\x4d\x18"
 ZSTD_SKIP = re.compile(rb"[\x50-\x5f]\x2a\x4d\x18")
@@ -31,6 +34,24 @@ RECORD_START = re.compile(
 )
 
 Progress = Callable[[int], None]
+
+
+class Packing(NamedTuple):
+    """How a file is packed.
+
+    Attributes:
+        magic: with which its members (gzip) or frames (zstd) start.
+        new: makes a decompressor.
+        step: bytes given to it at once; at most 32 MiB come of them.
+        looked_at: bytes at most that are needed to see how a member begins.
+        begin: unpacks the beginning of a member, LONGEST_LINE bytes at most.
+    """
+
+    magic: bytes
+    new: Callable[[], Any]
+    step: int
+    looked_at: int
+    begin: Callable[[Any], bytes]
 
 
 class Piece(NamedTuple):
@@ -82,6 +103,10 @@ class Stored:
 
     def peek(self, n: int) -> bytes:
         """The next n bytes, fewer at the file's end."""
+        return bytes(self.view(n))
+
+    def view(self, n: int) -> memoryview:
+        """The same without a copy."""
         while len(self.block) - self.at < n:
             more = self._file.read(max(BLOCK, n - len(self.block) + self.at))
             if not more:
@@ -89,7 +114,7 @@ class Stored:
             self.block = self.block[self.at :] + more
             self.start, self.at = self.start + self.at, 0
             self._progress(self.start + len(self.block))
-        return self.block[self.at : self.at + n]
+        return memoryview(self.block)[self.at : self.at + n]
 
     def go_to(self, offset: int) -> None:
         """Goes to a place that was passed."""
@@ -128,9 +153,13 @@ def read_pieces(file: BinaryIO, name: str, tally: Tally, progress: Progress) -> 
             f"{name}: LZ4 is not read; repack it: lz4 -dc FILE | zstd > FILE.zst (or gzip)"
         )
     if magic.startswith(GZIP):
-        return _read_members(stored, tally, GZIP, _gzip, 16 * 1024)
+        step = 16 * 1024
+        return _read_members(stored, tally, Packing(GZIP, _gzip, step, step, begin_gzip))
     if magic == ZSTD or ZSTD_SKIP.match(magic):
-        return _read_members(stored, tally, ZSTD, _zstd(stored, name), 1024)
+        packer = _zstd(stored, name)
+        begin = partial(begin_zstd, packer)
+        packing = Packing(ZSTD, packer.decompressobj, 1024, LOOKED_AT, begin)
+        return _read_members(stored, tally, packing)
     return _read_plain(stored)
 
 
@@ -142,6 +171,11 @@ def _read_plain(stored: Stored) -> Iterator[Piece]:
 
 def _gzip() -> Any:
     return zlib.decompressobj(31)
+
+
+def begin_gzip(part: Any) -> bytes:
+    """What a gzip member begins with, LONGEST_LINE bytes at most; zlib.error if it is none."""
+    return _gzip().decompress(part, LONGEST_LINE)
 
 
 def _whole_gzip(stored: Stored) -> bytes | None:
@@ -170,39 +204,45 @@ def _whole_gzip(stored: Stored) -> bytes | None:
     return data
 
 
-def _zstd(stored: Stored, name: str) -> Callable[[], Any]:
-    """Makes the decompressor of a .warc.zst, with its dictionary if it starts with one."""
-    import zstandard
-
-    dictionary = None
+def _zstd(stored: Stored, name: str) -> Any:
+    """The packer of a .warc.zst, with its dictionary if it starts with one."""
+    content = b""
     if stored.peek(4) == DICTIONARY:
         size = int.from_bytes(stored.peek(8)[4:], "little")
         content = stored.peek(8 + min(size, RESCAN))[8:]
-        if content.startswith(ZSTD):
-            try:
-                content = zstandard.ZstdDecompressor().decompress(content, max_output_size=RESCAN)
-            except zstandard.ZstdError as error:
-                raise UserError(
-                    f"{name}: its zstd dictionary is damaged ({error}); get it again"
-                ) from error
-        dictionary = zstandard.ZstdCompressionDict(content)
-    packer = zstandard.ZstdDecompressor(dict_data=dictionary, max_window_size=2**27)
-    return packer.decompressobj
+    try:
+        return zstd_packer(content)
+    except Exception as error:
+        if not _is_damage(error):
+            raise
+        raise UserError(
+            f"{name}: its zstd dictionary is damaged ({error}); get it again"
+        ) from error
 
 
-def _read_members(
-    stored: Stored, tally: Tally, magic: bytes, new: Callable[[], Any], step: int
-) -> Iterator[Piece]:
-    """Yields the pieces of gzip members or zstd frames.
+def zstd_packer(dictionary: bytes) -> Any:
+    """A zstandard.ZstdDecompressor with a dictionary, packed itself or not; empty where none is.
 
-    Args:
-        stored: at the first of them.
-        tally: counts damage.
-        magic: with which they start.
-        new: makes a decompressor.
-        step: bytes given to it at once; at most 32 MiB come of them.
+    Raises:
+        zstandard.ZstdError: if the dictionary is damaged.
     """
-    rescanned = 0
+    import zstandard
+
+    if dictionary.startswith(ZSTD):
+        packer = zstandard.ZstdDecompressor()
+        dictionary = packer.decompress(dictionary, max_output_size=RESCAN)
+    shared = zstandard.ZstdCompressionDict(dictionary) if dictionary else None
+    return zstandard.ZstdDecompressor(dict_data=shared, max_window_size=2**27)
+
+
+def begin_zstd(packer: Any, part: Any) -> bytes:
+    """What a zstd frame begins with, LONGEST_LINE bytes at most; ZstdError if it is none."""
+    return packer.stream_reader(part).read(LONGEST_LINE)
+
+
+def _read_members(stored: Stored, tally: Tally, packing: Packing) -> Iterator[Piece]:
+    """Yields the pieces of a packed file; counts damage."""
+    magic, rescanned = packing.magic, 0
     while stored.more():
         start = stored.offset
         if magic is GZIP and (whole := _whole_gzip(stored)) is not None:
@@ -216,19 +256,19 @@ def _read_members(
                 continue
             if not stored.peek(len(magic)).startswith(magic):
                 tally.fault(start, "junk")
-                if not _find_member(stored, magic, new, step):
+                if not _find_member(stored, packing):
                     return
             continue
         fault = None
         first = True
-        unpack = new()
+        unpack = packing.new()
         held: list[bytes] = []
         size = 0
         while not unpack.eof:
             if not stored.more():
                 fault = "cut_compression"
                 break
-            piece = stored.block[stored.at : stored.at + step]
+            piece = stored.block[stored.at : stored.at + packing.step]
             try:
                 data = unpack.decompress(piece)
             except Exception as error:
@@ -255,7 +295,7 @@ def _read_members(
         broke = stored.offset
         rescanned += broke - start
         stored.go_to(start + 1 if rescanned < RESCAN else max(broke, start + 1))
-        if not _find_member(stored, magic, new, step):
+        if not _find_member(stored, packing):
             return
 
 
@@ -270,11 +310,11 @@ def _skip_zeros(stored: Stored) -> bool:
     return stored.at < len(stored.block)
 
 
-def _find_member(stored: Stored, magic: bytes, new: Callable[[], Any], step: int) -> bool:
+def _find_member(stored: Stored, packing: Packing) -> bool:
     """Goes to the next member that unpacks to the start of a record; False if there is none."""
-    while stored.find(magic):
+    while stored.find(packing.magic):
         try:
-            data = new().decompress(stored.peek(step))
+            data = packing.begin(stored.view(packing.looked_at))
         except Exception as error:
             if not _is_damage(error):
                 raise

@@ -6,6 +6,7 @@ import os
 import shutil
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import duckdb
@@ -15,7 +16,7 @@ from huggingface_hub import DatasetCard
 
 from pipeline import card, croissant
 from pipeline.report.gather import LATER
-from pipeline.run import load_run
+from pipeline.run import Run, load_run
 from tests.pipeline.demo_run import manifest
 from wit.errors import UserError
 from wit.pairs import COVERAGE, SAMPLES
@@ -152,6 +153,19 @@ def test_datasets_loads_the_pictures_by_the_cards_configuration(finished, monkey
     ((told,),) = sql(finished, "SELECT count(*) FROM SHARDS WHERE outcome = 'success'")
     assert len(pairs) == told
     assert all(p["txt"] == p["json"]["caption"] and p["jpg"].size for p in pairs)
+
+
+def test_languages_are_those_of_all_pairs_however_many_shards_there_are(out, monkeypatch):
+    found = {"en": 700, "pt": 200, "pt-BR": 100, "fr": 5, "un": 40, "unknown": 900}
+    for number, path in enumerate(sorted(out.glob("fetched/*/*.traits.json"))):
+        traits = json.loads(path.read_text())
+        path.write_text(json.dumps(traits | {"language": found if number == 3 else {}}))
+    run = load_run(str(out))
+    identified = Run(run.out, replace(run.config, identify_language=True))
+    assert card.languages(identified) == ["en", "pt"]
+    assert card.languages(run) == []
+    asked = replace(run.config, identify_language=True, languages=["zh-Hant", "de"])
+    assert card.languages(Run(run.out, asked)) == ["de", "zh"]
 
 
 def test_the_card_names_no_folder_of_the_maker_and_nobody_who_was_harvested(finished):

@@ -174,6 +174,7 @@ def test_what_is_wrong_is_said_in_one_line(tmp_path):
     empty = tmp_path / "seeds.txt"
     empty.write_text("# none\n\n")
     assert "--contact is needed" in refused("http://a.test/", "--out", out)
+    assert "'notaurl://' is no seed" in refused("notaurl://", "--out", out)
     assert "no seeds" in refused(f"@{empty}", "--out", out, *CONTACT)
     assert "nowhere.txt" in refused("@nowhere.txt", "--out", out, *CONTACT)
     for seed in ("ftp://a.test/", "http://", "http://a b/", "http://u:p@a.test/", "mailto:x@y"):

@@ -6,6 +6,7 @@ import os
 import random
 import re
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from pipeline.fetch.decoder import slot_bytes
 from pipeline.fetch.images import decode_resize
 from pipeline.fetch.policy import FetchPolicy
 from pipeline.fetch.pool import DecoderPool, _shared_file
+from wit.errors import UserError
 
 MEGABYTE = 1_000_000
 shared_in_memory = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a file is shared")
@@ -57,6 +59,30 @@ def test_a_picture_that_has_no_room_is_named():
     small = policy(max_bytes=10_000, decode_workers=1)
     results = decode_all([picture(9, 10_000), picture(9, 10_001), picture(9, 3000)], small)
     assert [result.outcome for result in results] == ["success", "too_many_bytes", "success"]
+
+
+@pytest.mark.parametrize("agent", ["hasty", "patient"])
+def test_decoders_that_answer_nonsense_end_the_run_and_are_not_started_for_ever(agent, monkeypatch):
+    monkeypatch.setattr("pipeline.fetch.pool.DECODER", "tests.babbling_decoder")
+
+    async def run():
+        pool = DecoderPool(replace(policy(), user_agent=f"{agent}/1.0 (+https://example.org)"))
+        pool.start()
+        try:
+            async with asyncio.timeout(20):
+                asked = [pool.decode(picture(shade, 1000)) for shade in range(8)]
+                first = await asyncio.gather(*asked, return_exceptions=True)
+                return first, await asyncio.gather(pool.decode(b""), return_exceptions=True)
+        finally:
+            await pool.close()
+
+    first, (after,) = asyncio.run(run())
+    errors = [result for result in first if isinstance(result, UserError)]
+    assert "3 picture decoders in a row answer nonsense" in str(errors[0])
+    assert {r.outcome for r in first if r not in errors} <= {"decoder_crashed"}
+    assert len(errors) >= 6
+    assert str(after) == str(errors[0])
+    assert len(set(map(id, [*errors, after]))) == len(errors) + 1
 
 
 @shared_in_memory

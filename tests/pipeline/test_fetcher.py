@@ -1,13 +1,17 @@
 """Whole shards: every URL once, in bounded time and memory, whatever a stranger does."""
 
 import io
+import queue
+import threading
 import time
 from collections import Counter
+from types import SimpleNamespace
 
 import pytest
 from PIL import Image
 
 from pipeline.fetch import Fetched, Fetcher
+from pipeline.fetch.fetcher import _results
 from tests.faulty import JPEG
 from tests.pipeline.fetching import fetch, gaps, policy, rules, urls
 
@@ -110,11 +114,12 @@ def test_a_slow_host_delays_no_other(server):
 
 
 def test_the_shards_deadline_ends_whatever_is_left(server):
-    begun = time.monotonic()
     wanted = urls(server, "/ok.jpg", *["/silent"] * 30)
-    results = fetch(
-        server, wanted, shard_seconds=1.2, read_seconds=30, total_seconds=60, concurrency=8
-    )
+    patient = {"read_seconds": 30, "total_seconds": 60, "concurrency": 8}
+    with Fetcher(policy(server, shard_seconds=1.2, **patient)) as fetcher:
+        list(fetcher.run(wanted[:1], rules(server)))  # the decoder may take long to start
+        begun = time.monotonic()
+        results = list(fetcher.run(wanted, rules(server)))
     assert Counter(r.outcome for r in results) == {"success": 1, "deadline_exceeded": 30}
     assert time.monotonic() - begun < 3
 
@@ -139,6 +144,30 @@ def test_shards_at_the_same_time_share_the_places(server):
         assert len(server.log) <= 8 + 4 + 2
         for results in runs:
             results.close()
+
+
+@pytest.mark.parametrize(("places", "told"), [(128, [8, 8]), (40, [2] * 10), (4, [1] * 20)])
+def test_a_shard_with_many_places_hears_of_several_results_at_a_time(places, told):
+    results, heard = queue.SimpleQueue(), []
+    shard = SimpleNamespace(results=results, office=SimpleNamespace(places=lambda: places))
+    for result in [*(Fetched(index, "success") for index in range(20)), OSError("no sockets")]:
+        results.put(result)
+    taken = _results(shard, lambda: None, heard.append)
+    assert [next(taken).index for _ in range(20)] == list(range(20))
+    with pytest.raises(OSError, match="no sockets"):
+        next(taken)
+    assert heard == told
+
+
+def test_a_shard_hears_of_a_last_result_soon():
+    results, heard = queue.SimpleQueue(), queue.SimpleQueue()
+    shard = SimpleNamespace(results=results, office=SimpleNamespace(places=lambda: 128))
+    results.put(Fetched(0, "success"))
+    taken = _results(shard, lambda: None, heard.put)
+    next(taken)
+    threading.Timer(0.3, results.put, [None]).start()
+    assert list(taken) == []
+    assert heard.get_nowait() == 1
 
 
 def test_heavy_bodies_take_turns(server, monkeypatch):

@@ -3,11 +3,13 @@
 import io
 import zlib
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from pipeline.fetch import resize
 from pipeline.fetch.formats import sniff
 from pipeline.fetch.images import check_codecs, decode_resize, target_size
 from pipeline.fetch.policy import FetchPolicy
@@ -74,6 +76,32 @@ def test_a_crop_is_taken_from_the_middle():
     cropped = reopened(decode_resize(stored(wide, "PNG"), policy(image_size=200, **options)))
     assert cropped.size == (200, 200)
     assert cropped.getcolors() == [(200 * 200, (0, 0, 255))]
+
+
+@pytest.mark.parametrize("size", [(5, 160), (1, 900), (400, 10), (2, 64), (500, 7)])
+@pytest.mark.parametrize("kind", ["L", "RGB", "turned"])
+def test_of_a_thin_picture_only_the_crop_is_enlarged(monkeypatch, size, kind):
+    enlarge, sizes = Image.Image.resize, []
+
+    def watched(picture, size, *options):
+        sizes.append(size[0] * size[1])
+        return enlarge(picture, size, *options)
+
+    noise = np.random.default_rng(3).integers(0, 256, (size[1], size[0], 3), np.uint8)
+    picture = Image.fromarray(noise if kind != "L" else noise[:, :, 0])
+    exif = Image.Exif()
+    exif[0x0112] = 6 if kind == "turned" else 1
+    options = policy(resize_mode="center_crop", encode_format="png", encode_quality=1)
+    monkeypatch.setattr(Image.Image, "resize", watched)
+    decoded = decode_resize(stored(picture, "PNG", exif=exif), options)
+    assert max(sizes) <= 256 * 256 + 32 * 32
+    upright = picture.transpose(Image.Transpose.ROTATE_270) if kind == "turned" else picture
+    grown = target_size(*upright.size, options)
+    whole = np.asarray(enlarge(upright, grown, Image.Resampling.LANCZOS))
+    expected = resize.crop(whole, 256).astype(int)
+    assert np.abs(expected - np.asarray(reopened(decoded))).max() <= 2
+    assert (decoded.width, decoded.height) == (256, 256)
+    assert (decoded.original_width, decoded.original_height) == upright.size
 
 
 @pytest.mark.parametrize("size", [(320, 240), (500, 375), (1600, 1200), (2100, 1500)])

@@ -13,6 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline import fetching, onto, unique, waves
+from pipeline.arguments import parse
+from pipeline.explain.command import explain
+from pipeline.explain.lookup import hash_of
 from pipeline.run import open_run
 from pipeline.sources import Source
 from tests.pipeline.rows import Web, go_on, shard_rows
@@ -249,3 +252,62 @@ def test_options_that_are_not_given_are_the_runs_and_others_are_compared(grow):
     assert (config.per_query, config.texts_per_image, config.seed) == (7, 2, 4)
     with pytest.raises(UserError, match="--seed 0, now 4"):
         open_run(run.out, config)
+
+
+def test_a_folder_that_is_no_harvest_is_named_before_a_contact_is_asked_for(grow, tmp_path):
+    with pytest.raises(UserError, match=r"nowhere: no run\.json there"):
+        parse(["a.warc", "--onto", str(tmp_path / "nowhere")])
+    run, _ = grow(make_crawl(1))
+    with pytest.raises(UserError, match="--contact is needed"):
+        parse(["a.warc", "--onto", run.out])
+
+
+# --- what explain says of it ------------------------------------------------------------------
+
+
+def told(run, url: str) -> tuple[dict[str, str], dict[str, str]]:
+    """The text of each pair of an image: the fates and the reasons."""
+    stories = explain(run.out, url)
+    texts = [step.facts["text"] for story in stories for step in story.steps if step.name == "text"]
+    fates = dict(zip(texts, (story.fate for story in stories), strict=True))
+    return fates, dict(zip(texts, (story.reason for story in stories), strict=True))
+
+
+def test_explain_says_whether_an_earlier_crawl_or_the_hash_chose_a_text(grow, all_there):
+    by_hash = sorted(TEXTS, key=hash_of)
+    old, new = "http://h.example/old.jpg", "http://h.example/new.jpg"
+    later = [(url, text) for url in (old, new) for text in by_hash[:3]]
+    run, _ = grow([[(old, by_hash[3])]], [later], per_query=100)
+    fates, reasons = told(run, old)
+    assert fates == {by_hash[3]: "success", **dict.fromkeys(by_hash[:3], "other_text")}
+    for text in by_hash[:3]:
+        assert "what an earlier crawl has kept" in reasons[text]
+        assert "lowest hash" not in reasons[text]
+    fates, reasons = told(run, new)
+    assert fates == {by_hash[0]: "success", **dict.fromkeys(by_hash[1:3], "other_text")}
+    assert "the one with the lowest hash" in reasons[by_hash[1]]
+    run, _ = grow([[(old, by_hash[3])]], [later], per_query=100, texts_per_image=2, out="two")
+    fates, reasons = told(run, old)
+    assert [text for text in by_hash if fates[text] == "success"] == [by_hash[0], by_hash[3]]
+    assert "earlier crawl has kept of the image stays, and of later texts" in reasons[by_hash[1]]
+
+
+def test_explain_tells_of_every_sample_of_a_grown_run_and_which_are_drawn_no_more(grow):
+    run, _ = grow(make_crawl(1), make_crawl(2), make_crawl(3), per_query=5)
+    gone = {row["key"] for row in evicted(run)}
+    assert gone
+    for row in shard_rows(run):
+        (story,) = explain(run.out, row["key"])
+        assert story.fate == row["outcome"]
+        orders = next(step for step in story.steps if step.name == "order").facts["orders"]
+        assert min(wave for order in orders for wave in order["within"]) == row["wave"]
+        steps = [step for step in story.steps if step.name == "evicted"]
+        assert bool(steps) == ("no query draws it" in story.reason) == (row["key"] in gone)
+
+
+def test_explain_of_a_query_tells_of_earlier_crawls_waves_how_far_they_drew(grow):
+    run, _ = grow(make_crawl(1), make_crawl(2), per_query=5)
+    (story,) = explain(run.out, "dress")
+    waves = {step.name: step for step in story.steps if step.name.startswith("wave")}
+    assert "in an earlier crawl" in waves["wave 1"].said
+    assert waves["wave 5"].facts["drawn"] >= 5

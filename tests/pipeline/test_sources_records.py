@@ -4,6 +4,8 @@ import contextlib
 import gzip
 import io
 import random
+import re
+from itertools import accumulate, pairwise
 
 import pytest
 import zstandard
@@ -90,6 +92,24 @@ def test_a_damaged_member_costs_what_it_holds(shared_data):
             start = sum(map(len, parts[:victim]))
             assert [url for _, url, _ in found] in (urls, urls[:victim] + urls[victim:])
             assert start in [offset for offset, _ in faults]
+
+
+def test_of_a_damaged_warc_zst_of_real_pages_all_other_records_are_found(shared_data):
+    with gzip.open(shared_data / "warc" / "real_pages.warc.gz") as file:
+        pages = file.read(3 * 2**20)
+    starts = [found.start() for found in re.finditer(rb"WARC/1.0\r\n", pages)]
+    parts = [zstd(pages[start:end]) for start, end in pairwise(starts)]
+    whole, faults = read(b"".join(parts))
+    assert not faults
+    places = [0, *accumulate(map(len, parts))]
+    assert sum(len(part) > 3000 for part in parts) > 20
+    for victim in range(1, len(parts) - 1, 7):
+        damaged = bytearray(b"".join(parts))
+        for at in range(places[victim] + len(parts[victim]) // 2, places[victim + 1]):
+            damaged[at] ^= 0x55
+        found, faults = read(bytes(damaged))
+        assert found == [record for record in whole if record[0] != places[victim]]
+        assert faults[0][0] == places[victim]
 
 
 def test_a_member_that_lacks_bytes_does_not_take_the_next_with_it():

@@ -150,6 +150,20 @@ def test_img2datasets_shards_are_shown_too(run, tmp_path):
         show.picture_of(dataset, row)
 
 
+def test_a_key_of_few_digits_is_found_and_other_numbers_are_sought_in_the_texts(run, tmp_path):
+    theirs = tmp_path / "theirs"
+    theirs.mkdir()
+    for number in range(2):
+        table = pq.read_table(run / f"shards/0000{number}.parquet").drop_columns("key")
+        keys_of = [f"0000{number}{row:03d}" for row in range(len(table))]  # of 1,000 samples
+        pq.write_table(table.append_column("key", [keys_of]), theirs / f"0000{number}.parquet")
+    assert keys(theirs, "00001003") == ["00001003"]
+    assert keys(theirs, "3", limit=5) == ["00000003", "00001003"]
+    for wanted in ("00001999", "00007003"):
+        with pytest.raises(UserError, match=f"'{wanted}': no picture of .* has it in its text"):
+            keys(theirs, wanted)
+
+
 def test_the_page_holds_the_pictures_and_nothing_that_runs(run, monkeypatch):
     hostile = "<script>alert(1)</script> \x1b[2J\u202e kleid"
     dataset, _, rows = show.show(str(run), "000000003")

@@ -18,7 +18,7 @@ import functools
 import socket
 import ssl
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -53,18 +53,23 @@ Refuse = Callable[[CIMultiDictProxy[str]], tuple[str, str] | None]
 
 @dataclass(slots=True)
 class Answer:
-    """What became of one request. `body` is set where `outcome` is success."""
+    """What became of one request. `parts` is the body where `outcome` is success, as it came."""
 
     outcome: str
     target: Target
     message: str | None = None
     status: int | None = None
     content_type: str | None = None  # the media type, lower case, without parameters
-    body: bytes = b""
+    parts: Sequence[bytes] = ()
     location: Target | None = None
     retry_after: float | None = None  # seconds
     bytes_read: int = 0
     heavy: bool = False  # holds one of the HEAVY_AT_ONCE places: `Client.put_down` when done
+
+    @property
+    def body(self) -> bytes:
+        """The whole body, put together anew each time."""
+        return b"".join(self.parts)
 
 
 @functools.cache
@@ -214,7 +219,7 @@ class Client:
             answer.outcome, answer.message = explain(error, answer.status)
         finally:
             if answer.outcome != SUCCESS:
-                answer.body = b""
+                answer.parts = ()
                 self.put_down(answer)
         return answer
 
@@ -274,7 +279,7 @@ class Client:
             if refuse is not None and (refusal := refuse(response.headers)):
                 raise Failed(*refusal)
             await self._read(response, answer, max_bytes, cut, recording)
-        if not answer.body:
+        if not any(answer.parts):
             raise Failed("empty_body")
         answer.outcome = SUCCESS
 
@@ -339,7 +344,9 @@ class Client:
         else:
             if unpack and size and not unpack.finished:
                 raise Failed("truncated_body", "the packed body is cut short")
-        answer.body = b"".join(parts)[:max_bytes]
+        if size > max_bytes:
+            parts[-1] = parts[-1][: max_bytes - size]
+        answer.parts = parts
         if recording is not None:
             recording.end()
 
