@@ -5,6 +5,8 @@ BIN := $(VENV)/bin
 # `make demo OUT=... ARGS="..."` passes further options of `wit harvest`.
 OUT ?= demo
 ARGS ?=
+# Processes that share the tests.
+TESTERS ?= 2
 # img2dataset in an environment of its own, for `wit harvest --engine img2dataset`.
 ENGINE := .img2dataset
 
@@ -39,7 +41,7 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 
 test: $(VENV)/.test $(ENGINE)/.made lint
-	$(BIN)/python -m pytest -q -m "not long"
+	$(BIN)/python -m pytest -q -m "not long" -n $(TESTERS) --dist loadfile
 
 test-long: $(VENV)/.test $(ENGINE)/.made
 	$(BIN)/python -m pytest -q
