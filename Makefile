@@ -10,7 +10,7 @@ TESTERS ?= 2
 # img2dataset in an environment of its own, for `wit harvest --engine img2dataset`.
 ENGINE := .img2dataset
 
-.PHONY: demo test test-long lint bench engine clean
+.PHONY: demo test test-long test-trainer lint bench engine clean
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
@@ -24,6 +24,10 @@ $(VENV)/.harvest: pyproject.toml | $(BIN)/uv
 
 $(VENV)/.test: pyproject.toml $(VENV)/.harvest
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[test,language,s3]'
+	touch $@
+
+$(VENV)/.train: $(VENV)/.test
+	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[test,language,s3,train,peers]'
 	touch $@
 
 $(ENGINE)/.made: Makefile | $(BIN)/uv
@@ -41,10 +45,14 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 
 test: $(VENV)/.test $(ENGINE)/.made lint
-	$(BIN)/python -m pytest -q -m "not long" -n $(TESTERS) --dist loadfile
+	$(BIN)/python -m pytest -q -m "not long" -n $(TESTERS) --dist loadfile --ignore tests/trainer
+
+# The trainer's: PyTorch and what it is compared with are gigabytes more.
+test-trainer: $(VENV)/.train
+	$(BIN)/python -m pytest -q -m "not long" tests/trainer
 
 test-long: $(VENV)/.test $(ENGINE)/.made
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --ignore tests/trainer
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

@@ -14,8 +14,11 @@ COMMANDS = {
     "demo": ("pipeline.demo.run", "harvest a small web that comes with the program"),
     "explain": ("pipeline.explain.command", "say why a picture or a query is in it, or is not"),
     "queries": ("query_list.cli", "make query lists"),
+    "train": ("trainer.train", "train a CLIP model on shards"),
+    "eval": ("trainer.evaluate.command", "evaluate a model: zero-shot, retrieval"),
     "shards": ("wit.shards_cli", "check and describe a folder of shards, take samples out"),
 }
+TRAINING = ("torch", "safetensors", "tensorboard", "ftfy", "regex")  # of the extra `train`
 HELP = """usage: wit COMMAND [OPTION ...]
 
 Make web-scale image-text datasets as CLIP's was made.
@@ -53,6 +56,12 @@ def main(argv: list[str] | None = None) -> int:
         return importlib.import_module(COMMANDS[argv[0]][0]).main(argv[1:])
     except UserError as error:
         print(f"wit {argv[0]}: {error}", file=sys.stderr)
+        code = 2
+    except ModuleNotFoundError as error:
+        if error.name not in TRAINING:
+            raise
+        extra = "pip install 'webimagetext[train]'"
+        print(f"wit {argv[0]}: needs {error.name}, which is not installed: {extra}", file=sys.stderr)
         code = 2
     except BrokenPipeError:
         code = 0
