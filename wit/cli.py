@@ -60,8 +60,8 @@ def main(argv: list[str] | None = None) -> int:
     except ModuleNotFoundError as error:
         if error.name not in TRAINING:
             raise
-        extra = "pip install 'webimagetext[train]'"
-        print(f"wit {argv[0]}: needs {error.name}, which is not installed: {extra}", file=sys.stderr)
+        said = f"needs {error.name}, which is not here: pip install 'webimagetext[train]'"
+        print(f"wit {argv[0]}: {said}", file=sys.stderr)
         code = 2
     except BrokenPipeError:
         code = 0
