@@ -26,6 +26,7 @@ WORDS = pa.schema(
     ]
 )
 VOCABULARY = pa.schema([WORDS.field("word"), WORDS.field("count")])
+FEW = 1 << 20  # words that wait, at least, before they are added up
 
 
 class Counted(NamedTuple):
@@ -128,7 +129,7 @@ def merge(parts: Iterable[pa.Table], least: int) -> tuple[pa.Table, int]:
     for part in parts:
         waiting.append(part.select(["word", "count"]))
         rows += len(part)
-        if rows > 2 * (0 if total is None else len(total)) + (1 << 20):
+        if rows > 2 * (0 if total is None else len(total)) + FEW:
             total, waiting, rows = _added(total, waiting), [], 0
     total = _added(total, waiting)
     kept = total.filter(pc.greater_equal(total["count"], least))
@@ -143,4 +144,4 @@ def _added(total: pa.Table | None, parts: list[pa.Table]) -> pa.Table:
         )
     grouped = pa.concat_tables(tables).group_by("word", use_threads=False)
     summed = grouped.aggregate([("count", "sum")])
-    return summed.rename_columns({"count_sum": "count"}).select(["word", "count"])
+    return summed.rename_columns({"count_sum": "count"}).select(VOCABULARY.names).cast(VOCABULARY)

@@ -9,6 +9,9 @@ run goes on with the same, and a CPU and a GPU throw alike.
 Moments of matrices are fp16 times an fp32 scale a row: 11 bits of precision over 12 decimal orders
 under the row's largest. Of the second moment it is the root that is stored, which doubles these
 orders. Vectors and scalars (gains, biases: a thousandth of all) keep fp32 moments and weights.
+
+Bytes a parameter: 4 of moments instead of 8; a text weight 2 instead of 4, and its gradient 2.
+Time: 14 to 20 ns a parameter and step on one CPU core, where fused fp32 AdamW takes 1.
 """
 
 import hashlib
@@ -127,7 +130,10 @@ class HalfAdamW(torch.optim.Optimizer):
 
     @torch.no_grad()
     def step(self, closure: None = None, multiplier: float | Tensor = 1.0) -> None:
-        """One step; gradients count times `multiplier`, in fp32 (clipping, an unscaled loss)."""
+        """One step; gradients count times `multiplier`, in fp32 (clipping, a scaled loss undone).
+
+        No `closure`: it is in the place where torch's callers pass None.
+        """
         for group in self.param_groups:
             for name, parameter in zip(group["param_names"], group["params"], strict=True):
                 if parameter.grad is not None:
@@ -148,7 +154,7 @@ class HalfAdamW(torch.optim.Optimizer):
 
     def _start(self, parameter: nn.Parameter) -> dict[str, Tensor]:
         dtype = torch.float16 if parameter.ndim >= 2 else torch.float32
-        state = {"step": torch.zeros(())}
+        state = {"step": torch.zeros((), device="cpu")}
         for name in ("exp_avg", "exp_avg_sq_root"):
             state[name] = torch.zeros_like(parameter, dtype=dtype)
             if dtype == torch.float16:

@@ -76,6 +76,14 @@ def test_words_merged_from_buckets_of_splits_are_those_of_the_whole(texts, bucke
     assert sum(distinct for _, distinct in merged) == len(whole)
 
 
+def test_many_parts_are_added_up_a_few_at_a_time(monkeypatch):
+    monkeypatch.setattr(counting, "FEW", 3)
+    parts = [count([f"a b w{i}", "a"]).words for i in range(20)]
+    kept, distinct = counting.merge(parts, 2)
+    assert kept.to_pydict() == {"word": ["a", "b"], "count": [40, 20]}
+    assert distinct == 22
+
+
 @given(TEXTS, st.integers(1, 3), st.sampled_from([1, 3]), st.sampled_from([8, 64, 1 << 12]))
 def test_bigrams_are_exact_whatever_the_table_holds(texts, least, partitions, places):
     lines = [" ".join(words) for words in texts]
