@@ -18,7 +18,7 @@ from query_list.kernels_count import FACTOR_1, FACTOR_2, LEFT_OUT, SHIFT_1, SHIF
 from wit import kernels_loader, text
 from wit.hashing import slots_of
 
-TABLE = 1 << 25  # places, of 12 bytes each
+TABLE = 1 << 24  # places, of 12 bytes each; a full one takes 1 GB while it is sorted
 FULL = 0.7  # of the places
 RUN = np.dtype([("key", "<u8"), ("count", "<u4")])  # key: (first + 1) << 32 | second + 1
 BIGRAMS = pa.schema(
