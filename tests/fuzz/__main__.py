@@ -23,9 +23,11 @@ from __future__ import annotations
 import argparse
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import signal
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -127,14 +129,16 @@ def merge(done: dict[str, Any], said: dict[str, Any]) -> None:
 
 
 def growth(memory: list[tuple[int, int]]) -> float | None:
-    """Bytes a 100,000 inputs: the slope of the memory after the first third; None for too few."""
+    """Bytes a 100,000 inputs, the memory's slope after the first third; None for too few.
+
+    The median of the slopes between any two points (Theil and Sen): a large picture's memory that
+    the allocator keeps for the next one is a step, up and some time down again, and no growth.
+    """
     points = memory[len(memory) // 3 :]
     if len(points) < 3:
         return None
-    mean_n = sum(n for n, _ in points) / len(points)
-    mean_b = sum(b for _, b in points) / len(points)
-    spread = sum((n - mean_n) ** 2 for n, _ in points)
-    return 100_000 * sum((n - mean_n) * (b - mean_b) for n, b in points) / spread
+    slopes = [(b - a) / (n - m) for (m, a), (n, b) in itertools.combinations(points, 2)]
+    return 100_000 * statistics.median(slopes)
 
 
 def write_seeds(folder: Path, source: Path | None, targets: list[str]) -> dict[str, int]:

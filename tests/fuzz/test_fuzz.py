@@ -118,3 +118,10 @@ def test_growth_is_that_of_the_memory_after_the_first_third():
     leak = [(n, memory + 100 * n) for n, memory in warm]
     assert run.growth(leak) == pytest.approx(100 * 100_000, rel=0.01)
     assert run.growth(leak[:3]) is None
+
+
+def test_a_step_of_the_memory_is_no_growth_but_many_are():
+    step = [(n * 2000, 250_000_000 + 1000 * n + 50_000_000 * (n > 16)) for n in range(1, 30)]
+    assert run.growth(step) == pytest.approx(1000 * 50, rel=0.01)
+    steps = [(n * 2000, 250_000_000 + 8_000_000 * (n // 4)) for n in range(1, 30)]
+    assert run.growth(steps) == pytest.approx(1_000 * 100_000, rel=0.1)
