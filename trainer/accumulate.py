@@ -20,6 +20,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from trainer.clip import normalise
 from trainer.loss import loss_and_gradients
 from trainer.parallel import add_up, unsynchronised
 from trainer.resnet import collecting, still
@@ -30,7 +31,7 @@ class Micro:
     """Part of a step's batch, on the device.
 
     Attributes:
-        images: [b, 3, S, S], normalised.
+        images: uint8 [b, S, S, 3]; normalised when they are computed with, a micro-batch at a time.
         tokens: int64 [b, L], trimmed to the longest text.
         fine: bool [b]; False for broken samples, which the loss leaves out.
         kept: int64 [b, K], the patches that patch dropout leaves; None for all.
@@ -40,6 +41,10 @@ class Micro:
     tokens: Tensor
     fine: Tensor
     kept: Tensor | None = None
+
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor | None]:
+        """What the model takes."""
+        return normalise(self.images), self.tokens, self.kept
 
 
 @dataclass(frozen=True)
@@ -72,10 +77,10 @@ def backward(
     with collecting(model):
         if len(micros) == 1:
             with autocast():
-                features = [model(micros[0].images, micros[0].tokens, micros[0].kept)]
+                features = [model(*micros[0].inputs())]
         else:
             with torch.no_grad(), autocast():
-                features = [model(m.images, m.tokens, m.kept) for m in micros]
+                features = [model(*m.inputs()) for m in micros]
     image, text = (torch.cat([f[i].detach() for f in features]) for i in (0, 1))
     fine = torch.cat([m.fine for m in micros])
     found = loss_and_gradients(image, text, features[0][2].detach(), fine)
@@ -90,7 +95,7 @@ def backward(
             outputs = features[i]
             if len(micros) > 1:
                 with autocast():
-                    outputs = model(micro.images, micro.tokens, micro.kept)
+                    outputs = model(*micro.inputs())
             # The scale is one parameter for all micro-batches: its gradient goes back once.
             share = found.scale * scale if i == last else torch.zeros_like(found.scale)
             torch.autograd.backward(outputs, (image_parts[i], text_parts[i], share))

@@ -16,14 +16,12 @@ import torch
 from torch import Tensor
 
 from trainer.accumulate import Micro
-from trainer.decode import random_crop
+from trainer.decode import centre_crop, random_crop
 from trainer.loader import Batch, Loader
 from trainer.order import key_of, keyed_permutation
 from trainer.reader import Sample
 from trainer.tokenizer import tokenize
 
-MEAN = (0.48145466, 0.4578275, 0.40821073)  # of OpenAI's training pictures, by colour
-STD = (0.26862954, 0.26130258, 0.27577711)
 TRIM = 8  # texts are cut to a multiple of so many tokens
 TEXT, PATCHES = 101, 102  # what a key is for, beside those of trainer.order
 
@@ -56,9 +54,12 @@ class Part:
 class Parts:
     """A rank's parts, step after step, one made ahead; `waited`: seconds spent waiting for one."""
 
-    def __init__(self, loader: Loader, seed: int, side: int) -> None:
-        """Takes a loader whose samples `decoder` makes; `side` is the pictures', in pixels."""
-        self.loader, self.seed, self.side = loader, seed, side
+    def __init__(self, loader: Loader, seed: int, side: int, pinned: bool = False) -> None:
+        """Takes a loader whose samples `decoder` makes; `side` is the pictures', in pixels.
+
+        `pinned`: for a GPU, which then copies them while it computes.
+        """
+        self.loader, self.seed, self.side, self.pinned = loader, seed, side, pinned
         self.waited = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._next = self._thread.submit(self._make)
@@ -86,16 +87,22 @@ class Parts:
         self.loader.close()
 
     def _make(self) -> Part:
-        return assemble(next(self.loader), self.seed, self.side)
+        return assemble(next(self.loader), self.seed, self.side, self.pinned)
 
 
 def decoder(seed: int, side: int, crop: str) -> Callable[[int, int, Sample], Made]:
-    """What the loader makes of each sample in its threads, a crop by (seed, epoch, position)."""
+    """What the loader makes of each sample in its threads, a crop by (seed, epoch, position).
+
+    `crop`: "square" or "resized" (trainer.decode.random_crop), or "centre" as in evaluation.
+    """
 
     def make(epoch: int, position: int, sample: Sample) -> Made:
         if sample.image is None:
             return None, sample, sample.fault or "broken"
-        picture = random_crop(sample.image, side, key_of(seed, epoch, position), crop)
+        if crop == "centre":
+            picture = centre_crop(sample.image, side)
+        else:
+            picture = random_crop(sample.image, side, key_of(seed, epoch, position), crop)
         if isinstance(picture, str):
             return None, sample, f"sample {sample.key}: {picture}"
         return picture, sample, ""
@@ -103,10 +110,11 @@ def decoder(seed: int, side: int, crop: str) -> Callable[[int, int, Sample], Mad
     return make
 
 
-def assemble(batch: Batch, seed: int, side: int) -> Part:
+def assemble(batch: Batch, seed: int, side: int, pinned: bool = False) -> Part:
     """One batch's samples as arrays."""
     size = len(batch.values)
-    images = np.zeros((size, side, side, 3), np.uint8)
+    whole = torch.zeros(size, side, side, 3, dtype=torch.uint8, pin_memory=pinned)
+    images = whole.numpy()
     fine = np.zeros(size, bool)
     texts: list[str] = [""] * size
     faults = []
@@ -121,7 +129,7 @@ def assemble(batch: Batch, seed: int, side: int) -> Part:
     return Part(
         batch.epoch,
         batch.step,
-        torch.from_numpy(images),
+        whole,
         tokens,
         lengths,
         fine,
@@ -139,21 +147,16 @@ def micros(
     `dropped` is the share of `patches` that each picture goes without.
     """
     found = []
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) * 255 for v in (MEAN, STD))
     for start in range(0, len(part.fine), size):
         cut = slice(start, start + size)
         longest = int(part.lengths[cut].max())
         length = min(part.tokens.shape[1], -(-longest // TRIM) * TRIM)
-        images = part.images[cut]
-        if device.type == "cuda":
-            images = images.pin_memory()
-        images = images.to(device, non_blocking=True).permute(0, 3, 1, 2).float()
         kept = None
         if dropped:
             kept = kept_patches(part, cut, seed, patches, dropped).to(device)
         found.append(
             Micro(
-                (images - mean) / std,
+                part.images[cut].to(device, non_blocking=True),
                 torch.from_numpy(part.tokens[cut, :length].copy()).to(device),
                 torch.from_numpy(part.fine[cut]).to(device),
                 kept,
@@ -162,9 +165,14 @@ def micros(
     return found
 
 
+def kept_patch_count(patches: int, dropped: float) -> int:
+    """Patches of a picture that stay when this share is dropped."""
+    return max(1, round(patches * (1 - dropped)))
+
+
 def kept_patches(part: Part, cut: slice, seed: int, patches: int, dropped: float) -> Tensor:
     """int64 [b, K]: the patches that each picture keeps, ascending; at least one."""
-    keep = max(1, round(patches * (1 - dropped)))
+    keep = kept_patch_count(patches, dropped)
     rows = [
         np.sort(keyed_permutation(patches, key_of(seed, part.epoch, int(p), PATCHES))[:keep])
         for p in part.positions[cut]

@@ -16,6 +16,7 @@ import contextlib
 import errno
 import os
 import shutil
+import warnings
 from typing import Any
 
 import torch
@@ -33,6 +34,8 @@ from trainer.convert import write_weights
 from wit import storage
 from wit.errors import UserError
 
+# It says so at each of several calls, though it was told.
+warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable")
 FOLDER, MARK, WEIGHTS = "checkpoints", "run.json", "model.safetensors"
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
@@ -76,7 +79,7 @@ def save(
     _barrier()
     weights, moments = get_state_dict(model, optimizer)
     try:
-        dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=folder)
+        dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=folder, no_dist=_alone())
         whole = get_model_state_dict(
             model, options=StateDictOptions(full_state_dict=True, cpu_offload=True)
         )
@@ -117,8 +120,8 @@ def load(out: str, step: int, model: CLIP, optimizer: torch.optim.Optimizer) -> 
     weights, moments = get_state_dict(model, optimizer)
     state = {"model": weights, "optimizer": moments}
     try:
-        dcp.load(state, checkpoint_id=folder)
-    except Exception as error:
+        dcp.load(state, checkpoint_id=folder, no_dist=_alone())
+    except (Exception, dcp.CheckpointException) as error:  # the latter is no Exception
         said = " ".join(str(error).split())[:300]
         raise UserError(
             f"{folder}: cannot be read ({said}); if it is damaged, remove it to use the one before"
@@ -145,6 +148,10 @@ def prune(out: str, keep: int) -> None:
 
 def _rank() -> int:
     return dist.get_rank() if dist.is_initialized() else 0
+
+
+def _alone() -> bool:
+    return not dist.is_initialized()
 
 
 def _barrier() -> None:

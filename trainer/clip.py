@@ -13,7 +13,7 @@ from trainer.block import Block, LayerNorm, Transformer
 from trainer.resnet import Bottleneck, ModifiedResNet
 from trainer.text import initialise_text, text_features
 from trainer.vit import VisionTransformer
-from trainer.zoo import Model, ViTConfig
+from trainer.zoo import MEAN, STD, Model, ViTConfig
 
 LARGEST_LOGIT_SCALE = math.log(100)
 
@@ -75,6 +75,13 @@ class CLIP(nn.Module):
             self.ln_final,
             self.text_projection,
         )
+
+
+def normalise(images_BSSC: Tensor) -> Tensor:
+    """Pixels uint8 [B, S, S, 3] -> what the image tower takes: fp32 [B, 3, S, S], by colour."""
+    mean, std = (torch.tensor(values, device=images_BSSC.device) for values in (MEAN, STD))
+    # Divided by 255 first: the same bits as torchvision's transforms, so as open_clip's.
+    return ((images_BSSC.float() / 255 - mean) / std).permute(0, 3, 1, 2)
 
 
 def create(config: Model, seed: int) -> CLIP:

@@ -12,7 +12,7 @@ import tomllib
 from dataclasses import MISSING, asdict, dataclass, field, fields, replace
 from typing import Any, get_args, get_origin, get_type_hints
 
-from trainer.zoo import MODELS
+from trainer.zoo import MODELS, PRECISIONS
 from wit import storage
 from wit.console import Arguments, parse_size
 from wit.errors import UserError
@@ -21,8 +21,10 @@ FILE = "config.toml"
 FREE = {  # may differ when a run is continued: they change no weight (data: its index counts)
     *("data", "out", "threads", "cache", "cache_bytes", "device", "stop_after"),
     *("save_steps", "save_minutes", "keep", "log_steps"),
+    *("compile", "sharding", "recompute", "deterministic"),  # rounding apart
+    *("validation", "validation_samples", "validate_steps"),
+    *("evaluate", "evaluate_classes", "evaluate_templates"),
 }
-PRECISIONS = ("fp32", "bf16", "fp16")
 
 
 def option(default: Any, text: str, **more: Any) -> Any:
@@ -41,6 +43,10 @@ class Config:
     out: str = option(MISSING, "folder of the run: checkpoints, logs, config.toml")
     model: str = option("ViT-B/32", "one of the zoo", choices=tuple(MODELS))
     init: str | None = option(None, "weights to begin with (a file or folder), not a run")
+    gelu: str | None = option(
+        None, "of the model, and of --init where its file does not say (default: quick)",
+        choices=("quick", "exact"),
+    )  # fmt: skip
     seed: int = option(0, "of weights, order, crops and every other draw")
 
     epochs: int = option(32, "passes over the data")
@@ -73,7 +79,24 @@ class Config:
         "fp32", "of the text tower: fp16 is rounded stochastically", choices=("fp32", "fp16")
     )
     recompute: bool = option(False, "free activations and compute them twice (checkpointing)")
+    deterministic: bool = option(
+        False, "sums on a GPU always in the same order, so that a resumed run has the same bits"
+    )
+    compile: bool = option(False, "compile the blocks (torch.compile): minutes, then faster")
+    sharding: str = option(
+        "ddp", "ddp: all of the model on each rank; fsdp: weights and moments shared out",
+        choices=("ddp", "fsdp"),
+    )  # fmt: skip
     device: str | None = option(None, "cpu or cuda (default: cuda where there is one)")
+
+    validation: tuple[str, ...] = option((), "folders of shards held out, for a validation loss")
+    validation_samples: int = option(8_192, "of them at most")
+    evaluate: tuple[str, ...] = option((), "sets as wit eval takes them: NAME=PATH")
+    evaluate_classes: tuple[str, ...] = option((), "files of their classes, as for wit eval")
+    evaluate_templates: tuple[str, ...] = option((), "likewise of their templates")
+    validate_steps: int | None = option(
+        None, "between two looks at what is held out (default: an epoch)"
+    )
 
     save_steps: int = option(1_000, "between two checkpoints")
     save_minutes: float = option(30.0, "between two checkpoints, if steps take long")
@@ -81,6 +104,11 @@ class Config:
     log_steps: int = option(20, "between two lines of the log")
     most_skipped: int = option(100, "steps in a row without finite gradients, then it stops")
     stop_after: int | None = option(None, "steps of this command; the run can go on later")
+
+
+def scales_loss(config: Config) -> bool:
+    """Whether some gradients are fp16, so that the loss is to be scaled."""
+    return "fp16" in (config.precision, config.text_weights)
 
 
 def parse(argv: list[str]) -> Config:
@@ -91,6 +119,8 @@ def parse(argv: list[str]) -> Config:
     """
     parser = _parser()
     given = {k: v for k, v in vars(parser.parse_args(argv)).items() if v is not None}
+    if not given["data"]:  # argparse has a list for none
+        del given["data"]
     values = _read(given.pop("config")) if "config" in given else {}
     values |= given
     for name in ("data", "out"):
@@ -166,20 +196,33 @@ def _read(path: str) -> dict[str, Any]:
 
 def checked(config: Config) -> Config:
     """Returns a configuration with tuples for lists; a UserError if entries do not go together."""
-    values = asdict(config)
-    values["data"] = tuple(values["data"])
+    values = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in asdict(config).items()
+    }
     config = Config(**values)
     for entry in fields(Config):
         choices, value = entry.metadata.get("choices"), values[entry.name]
-        if choices and value not in choices:
+        if choices and value is not None and value not in choices:
             raise UserError(f"{_flag(entry.name)} {value}: choose one of {', '.join(choices)}")
     positive = ("epochs", "batch", "micro_batch", "lanes", "window", "threads", "save_steps",
-                "log_steps", "stop_after", "keep", "most_skipped")  # fmt: skip
+                "log_steps", "stop_after", "keep", "most_skipped", "validation_samples",
+                "validate_steps")  # fmt: skip
     for name in positive:
         if values[name] is not None and values[name] < 1:
             raise UserError(f"{_flag(name)} {values[name]}: a number from 1 on is needed")
     if not 0 <= config.patch_dropout < 1:
         raise UserError(f"--patch-dropout {config.patch_dropout}: a share below 1 is needed")
+    if config.text_weights == "fp16" and (config.adam == "fp32" or config.precision == "fp32"):
+        raise UserError(
+            "--text-weights fp16 needs --adam fp16, whose step rounds them, and --precision bf16 "
+            "or fp16, to compute with them; add these"
+        )
+    if config.sharding == "fsdp" and config.text_weights == "fp16":
+        raise UserError(
+            "--text-weights fp16 does not go with --sharding fsdp, which shards weights of one "
+            "dtype together; leave one of them out"
+        )
     if config.batch % config.lanes:
         raise UserError(
             f"--batch {config.batch} is no multiple of --lanes {config.lanes}; change one of them"

@@ -39,7 +39,7 @@ OPENAI_SHA256 = {
     "b8cca3fd41ae0c99ba7e8951adf17d267cdb84cd88be6f7c2e0eca1737a03836": "ViT-L/14",
     "3035c92b350959924f9f00213499208652fc7ea050643e8b385c2dac08641f02": "ViT-L/14@336px",
 }
-SAFETENSORS_TYPES = {torch.float32: "F32", torch.int64: "I64"}
+SAFETENSORS_TYPES = {torch.float32: "F32", torch.float16: "F16", torch.int64: "I64"}
 OPENAI_EXTRAS = ("input_resolution", "context_length", "vocab_size")
 OPEN_CLIP_CONFIG, OPEN_CLIP_WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 OPEN_CLIP_OLD_WEIGHTS = "open_clip_pytorch_model.bin"
@@ -311,11 +311,14 @@ def export(folder: str, state: State, model: Model) -> None:
         write_weights(storage.join(folder, HUGGING_FACE_WEIGHTS), theirs, model)
         processor = storage.join(folder, "preprocessor_config.json")
         storage.write_json(processor, hugging_face.processor(model.vision))
+        for name, value in hugging_face.tokenizer(model.text).items():
+            data = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+            storage.write_bytes(storage.join(folder, name), data.encode())
         storage.write_json(storage.join(folder, HUGGING_FACE_CONFIG), hugging_face.config(model))
 
 
 def write_weights(path: str, state: State, model: Model) -> None:
-    """Writes fp32 and int64 tensors as safetensors whose metadata record the model's name and GELU.
+    """Writes a state dict as safetensors whose metadata record the model's name and GELU.
 
     Equal weights give equal bytes: the library itself would write metadata in any order, and hold
     the file in memory.

@@ -16,15 +16,16 @@ The decoders and the resizing release the GIL. No torch here.
 
 import functools
 import io
+import itertools
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
 
 import numpy as np
 import simplejpeg
 from PIL import Image, UnidentifiedImageError
 
-from trainer.order import mix
+from trainer.order import GOLDEN, MASK, mix_one
 from wit import kernels_loader
 
 FORMATS = ("JPEG", "PNG", "WEBP")
@@ -44,10 +45,11 @@ class Unusable(Exception):
 # --- where to crop ----------------------------------------------------------------------------
 
 
-def uniform(key: int, count: int) -> np.ndarray:
-    """float64 [count] in [0, 1): splitmix64's sequence from a 64-bit key."""
-    state = np.uint64(key) + np.arange(count, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
-    return (mix(state) >> np.uint64(11)) * 2.0**-53
+def uniform(key: int) -> Iterator[float]:
+    """Numbers in [0, 1), one after another: splitmix64's sequence from a 64-bit key."""
+    while True:
+        yield (mix_one(key) >> 11) * 2.0**-53
+        key = (key + GOLDEN) & MASK
 
 
 def square_box(width: int, height: int, side: int, key: int) -> Box:
@@ -55,14 +57,15 @@ def square_box(width: int, height: int, side: int, key: int) -> Box:
     short, long = sorted((width, height))
     resized = int(side * long / short)  # as torchvision rounds it
     step = long / resized
-    start, extent = int(uniform(key, 1)[0] * (resized - side + 1)) * step, side * step
+    start, extent = int(next(uniform(key)) * (resized - side + 1)) * step, side * step
     return (start, 0, extent, height) if width > height else (0, start, width, extent)
 
 
 def resized_box(width: int, height: int, side: int, key: int) -> Box:
     """OpenAI's code: torchvision's RandomResizedCrop of 0.9 to 1 of the area, bicubic."""
-    draws = uniform(key, 4 * TRIES).reshape(TRIES, 4).tolist()
-    for area, ratio, top, left in draws:
+    draws = uniform(key)
+    for _ in range(TRIES):
+        area, ratio, top, left = itertools.islice(draws, 4)
         area = width * height * (AREA[0] + area * (AREA[1] - AREA[0]))
         ratio = math.exp(math.log(RATIO[0]) + ratio * math.log(RATIO[1] / RATIO[0]))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))

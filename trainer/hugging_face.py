@@ -8,7 +8,8 @@ from typing import Any
 
 from torch import Tensor
 
-from trainer.zoo import MEAN, STD, Model, ViTConfig
+from trainer.tokenizer import vocabulary
+from trainer.zoo import MEAN, STD, Model, TextConfig, ViTConfig
 from wit.errors import UserError
 
 GELU = {"quick": "quick_gelu", "exact": "gelu"}
@@ -134,4 +135,24 @@ def processor(vision: ViTConfig) -> dict[str, Any]:
         "do_normalize": True,
         "image_mean": list(MEAN),
         "image_std": list(STD),
+    }
+
+
+def tokenizer(text: TextConfig) -> dict[str, Any]:
+    """The files of CLIPTokenizer, by name; without them it would know no word, and say nothing."""
+    named, merges = vocabulary()
+    start, end = "<|startoftext|>", "<|endoftext|>"
+    return {
+        "vocab.json": named | {start: text.vocabulary - 2, end: text.vocabulary - 1},
+        "merges.txt": "\n".join(["#version: 0.2", *merges, ""]),
+        "tokenizer_config.json": {
+            "tokenizer_class": "CLIPTokenizer",
+            "model_max_length": text.context,
+            "do_lower_case": True,
+            "bos_token": start,
+            "eos_token": end,
+            "pad_token": end,
+            "unk_token": end,
+            "errors": "replace",
+        },
     }

@@ -6,11 +6,13 @@ step counts.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import os
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, TextIO
 
@@ -45,6 +47,13 @@ class Log:
         self.steps += 1
         for name, value in values.items():
             self.sums[name] = self.sums.get(name, 0.0) + value
+
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Within it no time passes for the averages: for what is no training."""
+        began = time.perf_counter()
+        yield
+        self.since += time.perf_counter() - began
 
     def averages(self) -> dict[str, float]:
         """The averages since the last line, with `seconds` a step; the next ones begin now."""

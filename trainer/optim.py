@@ -4,7 +4,7 @@ Radford et al. 2021, 2.5 and the appendix on hyper-parameters.
 """
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -25,11 +25,18 @@ def decays(parameter: Tensor) -> bool:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict]:
-    """Two groups of named parameters: those that decay, and the others."""
+    """Groups of named parameters: those that decay, the others, and scalars, which do not either.
+
+    Scalars apart, for FSDP2 does not shard them, and a group is either sharded or not.
+    """
     named = [(name, value) for name, value in model.named_parameters() if value.requires_grad]
     groups = [
         {"params": [pair for pair in named if decays(pair[1])], "weight_decay": weight_decay},
-        {"params": [pair for pair in named if not decays(pair[1])], "weight_decay": 0.0},
+        {
+            "params": [pair for pair in named if pair[1].ndim and not decays(pair[1])],
+            "weight_decay": 0.0,
+        },
+        {"params": [pair for pair in named if not pair[1].ndim], "weight_decay": 0.0},
     ]
     return [group for group in groups if group["params"]]
 
@@ -74,21 +81,24 @@ def learning_rate(step: int, peak: float, warmup: int, steps: int) -> float:
     return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
 
-@torch.no_grad()
 def gradient_norm(parameters: Iterable[nn.Parameter]) -> Tensor:
-    """The 2-norm of all gradients together, an fp32 scalar, equal on all ranks; 0 without any.
+    """The 2-norm of all gradients together, as `norm_of` has it."""
+    return norm_of([p.grad for p in parameters if p.grad is not None])
 
-    Not finite where any gradient is not. Gradients in fp16 are summed in fp32.
+
+@torch.no_grad()
+def norm_of(tensors: Sequence[Tensor]) -> Tensor:
+    """The 2-norm of all elements together, an fp32 scalar, equal on all ranks; 0 for no tensors.
+
+    Not finite where any element is not. fp16 is summed in fp32. Of sharded tensors all ranks'
+    shards count, of others one rank's.
     """
-    norms = [
-        torch.linalg.vector_norm(parameter.grad, dtype=torch.float32)
-        for parameter in parameters
-        if parameter.grad is not None
-    ]
-    if not norms:
-        return torch.zeros(())
-    total = torch.linalg.vector_norm(torch.stack(norms))
-    return total.full_tensor() if isinstance(total, DTensor) else total
+    norms = [torch.linalg.vector_norm(tensor, dtype=torch.float32) for tensor in tensors]
+    sharded = [norm for norm in norms if isinstance(norm, DTensor)]
+    parts = [norm for norm in norms if not isinstance(norm, DTensor)]
+    if sharded:
+        parts.append(torch.linalg.vector_norm(torch.stack(sharded)).full_tensor())
+    return torch.linalg.vector_norm(torch.stack(parts)) if parts else torch.zeros(())
 
 
 def clip_multiplier(norm: float, largest: float | None) -> float:

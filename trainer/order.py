@@ -26,25 +26,34 @@ NEVER = np.iinfo(np.int64).max
 
 SHARDS, START, INSIDE = range(3)  # what a key is for
 MASK = (1 << 64) - 1
+GOLDEN, FIRST, SECOND = 0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB
 
 
 def mix(values: np.ndarray) -> np.ndarray:
     """uint64 [n]: splitmix64 (Steele, Lea, Flood 2014), a bijection in which all bits matter."""
-    values = values + np.uint64(0x9E3779B97F4A7C15)
+    values = values + np.uint64(GOLDEN)
     values ^= values >> np.uint64(30)
-    values *= np.uint64(0xBF58476D1CE4E5B9)
+    values *= np.uint64(FIRST)
     values ^= values >> np.uint64(27)
-    values *= np.uint64(0x94D049BB133111EB)
+    values *= np.uint64(SECOND)
     values ^= values >> np.uint64(31)
     return values
 
 
+def mix_one(value: int) -> int:
+    """`mix` of a single number from 0 to 2^64 - 1, which numpy takes twenty times as long for."""
+    value = (value + GOLDEN) & MASK
+    value = ((value ^ value >> 30) * FIRST) & MASK
+    value = ((value ^ value >> 27) * SECOND) & MASK
+    return value ^ value >> 31
+
+
 def key_of(*parts: int) -> int:
     """A 64-bit key of integers (taken modulo 2^64), each of which changes all of it."""
-    key = np.zeros(1, np.uint64)
+    key = 0
     for part in parts:
-        key = mix(key ^ mix(np.array([part & MASK], np.uint64)))
-    return int(key[0])
+        key = mix_one(key ^ mix_one(part & MASK))
+    return key
 
 
 def keyed_permutation(n: int, key: int) -> np.ndarray:

@@ -14,7 +14,7 @@ micro-batches, on one rank or many, does instead:
 so the running statistics move once a step, by the mean over micro-batches, whoever computed them.
 What is forwarded a second time (accumulation with cached features) is forwarded within `still`,
 and gradient checkpointing does that for its own recomputation. DDP must not broadcast buffers
-(`broadcast_buffers=False`).
+(`forward_sync_buffers=False`).
 """
 
 from collections.abc import Iterator

@@ -114,26 +114,40 @@ def merge(pieces: list[bytes]) -> tuple[np.ndarray, np.ndarray]:
     return ids[:count], ends
 
 
+def byte_names() -> dict[int, str]:
+    """The letter that stands for each byte in names of tokens, in the vocabulary's order.
+
+    Printable ones of Latin-1 are themselves and come first, the others letters from 256 on.
+    """
+    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
+    others = [byte for byte in range(256) if byte not in printable]
+    return {byte: chr(byte) for byte in printable} | {b: chr(256 + i) for i, b in enumerate(others)}
+
+
+def vocabulary() -> tuple[dict[str, int], list[str]]:
+    """(id of each token by its name, the merges in the order of their rank as "LEFT RIGHT").
+
+    The bytes come first, then again as ends of a piece, then the result of each merge.
+    """
+    names = list(byte_names().values())
+    ids = {name: i for i, name in enumerate([*names, *(name + "</w>" for name in names)])}
+    lines = gzip.decompress(MERGES.read_bytes()).decode().split("\n")
+    merges = lines[1 : 1 + START - len(ids)]
+    for line in merges:
+        ids[line.replace(" ", "")] = len(ids)
+    return ids, merges
+
+
 @functools.cache
 def tables() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """What the kernel needs: letters, pairs and ids, int64 [256], [SLOTS], [SLOTS]."""
-    # The vocabulary begins with the bytes, printable ones of Latin-1 first, then again as ends of a
-    # piece, then the result of each merge. The file writes the others as letters from 256 on.
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    order = printable + [byte for byte in range(256) if byte not in printable]
-    names = list(map(chr, printable)) + [chr(256 + i) for i in range(256 - len(printable))]
     letters = np.empty(256, np.int64)
-    letters[order] = np.arange(256)
+    letters[list(byte_names())] = np.arange(256)
     letters[[0xFE, 0xFF]] = START - 256, END - 256  # see SPECIAL
-
-    vocabulary = {name: i for i, name in enumerate([*names, *(n + "</w>" for n in names)])}
-    lines = gzip.decompress(MERGES.read_bytes()).decode().split("\n")
-    merges, first = [], len(vocabulary)
-    for line in lines[1 : 1 + START - first]:
-        left, right = line.split()
-        merges.append(vocabulary[left] << 16 | vocabulary[right])
-        vocabulary[left + right] = len(vocabulary)
+    named, lines = vocabulary()
+    sides = [line.split() for line in lines]
+    merges = [named[left] << 16 | named[right] for left, right in sides]
     pairs, ids = np.empty(SLOTS, np.int64), np.empty(SLOTS, np.int64)
     fill = kernels_loader.load(KERNELS)["fill_table"]
-    fill(np.array(merges), len(merges), first, pairs, ids, SLOTS - 1)
+    fill(np.array(merges), len(merges), START - len(merges), pairs, ids, SLOTS - 1)
     return letters, pairs, ids

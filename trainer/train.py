@@ -9,30 +9,36 @@ import contextlib
 import os
 import signal
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from types import FrameType
 
 import torch
 
-from trainer import batches, checkpoint, optim, run_lines
-from trainer.accumulate import backward
+from trainer import batches, checkpoint, cost, held_out, optim, run_lines
 from trainer.cache import Cache
 from trainer.clip import CLIP, create, set_checkpointing
-from trainer.config import Config, open_run, parse
+from trainer.config import Config, open_run, parse, scales_loss
 from trainer.convert import load_weights
-from trainer.index import Index, read_index
+from trainer.evaluate.weights import weights_of
+from trainer.index import Index, check_files, read_index
 from trainer.loader import Loader, State, check_state
 from trainer.log import Log
 from trainer.lowbit import halve_text_weights
 from trainer.order import Order
-from trainer.parallel import World, add_up, any_rank, barrier, joined, wrap
+from trainer.parallel import (
+    World,
+    any_rank,
+    barrier,
+    compile_blocks,
+    joined,
+    wrap,
+)
 from trainer.progress import Progress
-from trainer.resnet import apply_collected, take_collected
+from trainer.step import take_step
 from trainer.zoo import MODELS, Model, ViTConfig
 from wit.errors import UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
-DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 def main(argv: list[str]) -> int:
@@ -46,12 +52,18 @@ def main(argv: list[str]) -> int:
 def train(config: Config, world: World) -> Progress:
     """Takes a run from wherever its folder is to its end, or to where it is told to stop."""
     # --- the run, its data, its model
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
     config = open_together(config, world)
     index = read_index(config.data)
-    model_config = MODELS[config.model]
+    check_files(index)
+    held = held_out.open_held_out(config, world)
+    model_config = replace(MODELS[config.model], gelu=config.gelu or MODELS[config.model].gelu)
     vision = model_config.vision
     log = Log(config.out, world.rank)
     bare = make_model(config, model_config, world)
+    model = wrap(bare, world, config.sharding)
     optimizer = optim.adamw(
         bare,
         config.beta2 or model_config.beta2,
@@ -64,12 +76,14 @@ def train(config: Config, world: World) -> Progress:
 
     # --- where it stands
     progress, scale = resume(config, index, bare, optimizer)
-    model = wrap(bare, world)
     order = Order(index.samples, config.seed, progress.epoch, config.lanes, config.window)
     steps_an_epoch = order.steps(config.batch)
     total = config.epochs * steps_an_epoch
     run_lines.announce(log, config, world, bare, index, order, total, progress)
-    if progress.step >= total:
+    last = progress.step >= total
+    if held and progress.step and held_out.is_due(config, progress, last):
+        held_out.look(held, config, world, bare, progress.step, log)
+    if last:
         log.say(f"the run is at its end: {checkpoint.folder_of(config.out, progress.step)}")
         return progress
 
@@ -85,33 +99,28 @@ def train(config: Config, world: World) -> Progress:
         make=batches.decoder(config.seed, vision.resolution, config.crop),
         threads=config.threads,
     )
-    parts = batches.Parts(loader, config.seed, vision.resolution)
+    on_gpu = world.device.type == "cuda"
+    parts = batches.Parts(loader, config.seed, vision.resolution, pinned=on_gpu)
     patches = vision.patches if isinstance(vision, ViTConfig) else 0
-    peak = config.learning_rate or model_config.learning_rate
 
     # --- steps
+    highest_rate = config.learning_rate or model_config.learning_rate
     begun, saved_at = progress.step, time.monotonic()
+    peak = cost.peak(world.device, config.precision)
+    log.say(f"MFU is of {peak[0] / 1e12:,.1f} TFLOPS a rank: {peak[1]}")
     with contextlib.closing(parts), contextlib.closing(log), Asked() as asked:
         while progress.step < total:
             part = next(parts)
             micros = batches.micros(
                 part, config.micro_batch, world.device, config.seed, patches, config.patch_dropout
             )
-            optimizer.zero_grad(set_to_none=True)
-            outcome = backward(model, micros, lambda: autocast(config, world), scale.value)
-            statistics = add_up(take_collected(bare))
-            norm = optim.gradient_norm(bare.parameters()) / scale.value
-            rate = optim.learning_rate(progress.step, peak, config.warmup, total)
-            finite = bool(torch.isfinite(norm) & torch.isfinite(outcome.loss))
-            if finite:
-                multiplier = optim.clip_multiplier(norm.item(), config.clip_norm) / scale.value
-                optim.step(optimizer, rate, multiplier)
-                bare.clamp_logit_scale()
-                if len(statistics):
-                    apply_collected(bare, statistics)
-            if config.precision == "fp16":
-                scale = scale.after(finite)
-            progress = progress.after(finite, int(outcome.pairs), config.batch, order)
+            last = progress.step + 1 == total
+            writes = last or (progress.step + 1) % config.log_steps == 0
+            rate = optim.learning_rate(progress.step, highest_rate, config.warmup, total)
+            step = take_step(model, bare, optimizer, micros, config, world, rate, scale, writes)
+            if scales_loss(config):
+                scale = scale.after(step.finite)
+            progress = progress.after(step.finite, step.pairs, config.batch, order)
             if progress.step_of_epoch == 0:
                 order = order.after()
             if progress.skipped_in_a_row >= config.most_skipped:
@@ -119,21 +128,24 @@ def train(config: Config, world: World) -> Progress:
                     f"step {progress.step:,}: {config.most_skipped} steps in a row without finite "
                     "gradients; lower --learning-rate, or use --precision bf16 or fp32"
                 )
-            run_lines.note(log, part, outcome.loss.item(), norm.item(), parts.take_waited())
-            last = progress.step == total
-            if last or progress.step % config.log_steps == 0:
-                run_lines.write(log, config, world, bare, progress, total, rate)
+            run_lines.note(log, part, micros, step, parts.take_waited())
+            if writes:
+                run_lines.write(log, config, world, bare, progress, total, rate, step, peak[0])
 
             enough = bool(config.stop_after) and progress.step - begun >= config.stop_after
-            stop = any_rank(asked.to_stop or enough, world.device)
             late = time.monotonic() - saved_at > 60 * config.save_minutes
-            due = last or stop or progress.step_of_epoch == 0
-            if due or progress.step % config.save_steps == 0 or any_rank(late, world.device):
-                save(config, world, index, bare, optimizer, progress, scale)
+            stop, late = any_rank([asked.to_stop or enough, late], world.device)
+            due = last or stop or late or progress.step_of_epoch == 0
+            if due or progress.step % config.save_steps == 0:
+                with log.paused():
+                    save(config, world, index, bare, optimizer, progress, scale)
                 saved_at = time.monotonic()
-            if stop:
+            if stop and not last:
                 log.say(f"stopped at step {progress.step:,}; the same command continues")
                 break
+            if held and held_out.is_due(config, progress, last):
+                with log.paused():
+                    held_out.look(held, config, world, bare, progress.step, log)
     return progress
 
 
@@ -152,20 +164,17 @@ def make_model(config: Config, model_config: Model, world: World) -> CLIP:
     """The model with fresh weights, or those of `init`, on this rank's device, for training."""
     model = create(model_config, config.seed)
     if config.init:
-        model.load_state_dict(load_weights(config.init, model_config, resize=True))
+        weights = weights_of(config.init)
+        model.load_state_dict(load_weights(weights, model_config, config.gelu, resize=True))
     if config.text_weights == "fp16":
         halve_text_weights(model)
     model = model.to(world.device)
     if not isinstance(model_config.vision, ViTConfig):
         model = model.to(memory_format=torch.channels_last)
     set_checkpointing(model, config.recompute)
+    if config.compile:
+        compile_blocks(model)
     return model.train()
-
-
-def autocast(config: Config, world: World) -> contextlib.AbstractContextManager:
-    """The context in which the towers compute."""
-    dtype = DTYPES.get(config.precision)
-    return torch.autocast(world.device.type, dtype) if dtype else contextlib.nullcontext()
 
 
 def state_of(config: Config, index: Index, progress: Progress) -> State:
@@ -180,7 +189,7 @@ def resume(
     """Reads the last checkpoint, where there is one."""
     steps = checkpoint.steps_of(config.out)
     if not steps:
-        return Progress(), optim.LossScale(1.0 if config.precision != "fp16" else 2.0**16)
+        return Progress(), optim.LossScale() if scales_loss(config) else optim.LossScale(1.0)
     facts = checkpoint.load(config.out, steps[-1], model, optimizer)
     progress = Progress(**facts["progress"])
     check_state(State(**facts["data"]), state_of(config, index, progress))

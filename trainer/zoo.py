@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 Gelu = Literal["quick", "exact"]
+PRECISIONS = ("fp32", "bf16", "fp16")  # in which the towers compute (trainer.precision)
 # Of the colours red, green, blue in 0 .. 1, over the paper's training images.
 MEAN = (0.48145466, 0.4578275, 0.40821073)
 STD = (0.26862954, 0.26130258, 0.27577711)

@@ -16,6 +16,7 @@ COMMANDS = {
     "queries": ("query_list.cli", "make query lists"),
     "train": ("trainer.train", "train a CLIP model on shards"),
     "eval": ("trainer.evaluate.command", "evaluate a model: zero-shot, retrieval"),
+    "export": ("trainer.export", "write weights for open_clip and Hugging Face"),
     "shards": ("wit.shards_cli", "check and describe a folder of shards, take samples out"),
 }
 TRAINING = ("torch", "safetensors", "tensorboard", "ftfy", "regex")  # of the extra `train`

@@ -2,8 +2,9 @@
 
 Each tar is read once from front to back. Beside the tars stand then `index.json`, in the shape of a
 harvest's manifest, and for each tar `index/NAME.parquet` with a row for each sample that has a
-picture and a text: key, caption, image_ext, image_offset, image_size. Nothing in them depends on
-when or in how many attempts they were written; a tar that was read already is not read again.
+picture and a text: key, caption, image_ext, image_offset, image_size. `caption` is a list of texts
+in a shard of which any sample has several. Nothing in them depends on when or in how many attempts
+they were written; a tar that was read already is not read again.
 """
 
 import hashlib
@@ -11,7 +12,7 @@ import json
 import os
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -84,8 +85,7 @@ def _shard(folder: str, tar: str) -> dict[str, Any]:
     facts = _facts(path, table_path)
     if facts is None:
         facts, rows = _read_tar(path)
-        table = pa.Table.from_pylist(rows, TABLE)
-        table = table.replace_schema_metadata({FACTS: json.dumps(facts, sort_keys=True)})
+        table = _table(rows).replace_schema_metadata({FACTS: json.dumps(facts, sort_keys=True)})
         storage.write_table(table_path, table)
     data = storage.read_bytes(table_path)
     parquet = {"name": table_name, "size": len(data), "sha256": hashlib.sha256(data).hexdigest()}
@@ -109,6 +109,18 @@ def _facts(path: str, table_path: str) -> dict[str, Any] | None:
         return facts if facts["size"] == storage.size(path) else None
     except (pa.ArrowException, ValueError, KeyError, TypeError):
         return None
+
+
+def _table(rows: list[dict[str, Any]]) -> pa.Table:
+    """The rows of `_read_tar` as TABLE; its captions are lists where one sample has several."""
+    schema, captions = TABLE, [row["caption"] for row in rows]
+    if any(len(texts) > 1 for texts in captions):
+        column = TABLE.get_field_index("caption")
+        schema = TABLE.set(column, pa.field("caption", pa.list_(pa.string())))
+    else:
+        captions = [texts[0] for texts in captions]
+    rows = [row | {"caption": caption} for row, caption in zip(rows, captions, strict=True)]
+    return pa.Table.from_pylist(rows, schema)
 
 
 def _is_newer(path: str, table_path: str) -> bool:
@@ -135,13 +147,13 @@ def _read_tar(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
                         "again"
                     )
                 keys.add(key)
-                text = sample.pop("text", None)
+                texts = sample.pop("texts", [])
                 if "image_ext" not in sample:
                     left_out["no picture"] += 1
-                elif text is None or not text.strip():
+                elif not texts:
                     left_out["no text"] += 1
                 else:
-                    rows.append(sample | {"key": key, "caption": text})
+                    rows.append(sample | {"key": key, "caption": texts})
         except BrokenTar as error:
             whole = f"the last whole sample is {rows[-1]['key']!r}" if rows else "it has no sample"
             raise StorageError(
@@ -150,6 +162,13 @@ def _read_tar(path: str) -> tuple[dict[str, Any], list[dict[str, Any]]]:
         reader.skip_to_end()
     facts = {"size": reader.size, "sha256": reader.sha256.hexdigest(), "samples": len(rows)}
     return facts | {"left_out": dict(left_out)}, rows
+
+
+def forget(folder: str, shards: Sequence[str]) -> None:
+    """Removes what an index says of shards that have changed; `index_shards` makes it again."""
+    for name in shards:
+        storage.remove(storage.join(folder, TABLES, f"{name}.parquet"))
+    storage.remove(storage.join(folder, INDEX))
 
 
 def _samples(reader: TarReader) -> Iterator[tuple[str, dict[str, Any]]]:
@@ -173,16 +192,25 @@ def _add_member(reader: TarReader, size: int, ext: str, sample: dict[str, Any]) 
     if kind in PICTURES and "image_ext" not in sample:
         sample |= {"image_ext": ext, "image_offset": reader.size, "image_size": size}
     elif kind == "txt" and size <= MOST_TEXT:
-        sample["text"] = reader.read_exactly(size).decode("utf-8", "replace")
-    elif kind == "json" and size <= MOST_TEXT and "text" not in sample:
-        sample["text"] = _caption(reader.read_exactly(size))
+        text = reader.read_exactly(size).decode("utf-8", "replace")
+        if len(sample.get("texts", [])) < 2:
+            sample["texts"] = [text] if text.strip() else []
+    elif kind == "json" and size <= MOST_TEXT:
+        texts = _captions(reader.read_exactly(size))
+        if len(texts) > 1 or "texts" not in sample:
+            sample["texts"] = texts
 
 
-def _caption(data: bytes) -> str | None:
-    """The caption in a sample's JSON member, if it has one."""
+def _captions(data: bytes) -> list[str]:
+    """What is not blank of `captions` or `caption` (whichever has more) in a JSON member."""
     try:
         value = json.loads(data)
     except (ValueError, RecursionError):
-        return None
-    caption = value.get("caption") if isinstance(value, dict) else None
-    return caption if isinstance(caption, str) else None
+        return []
+    if not isinstance(value, dict):
+        return []
+    found: list[list[str]] = []
+    for given in (value.get("captions"), value.get("caption")):
+        texts = given if isinstance(given, list) else [given]
+        found.append([text for text in texts if isinstance(text, str) and text.strip()])
+    return max(found, key=len)

@@ -49,6 +49,7 @@ from wit.manifest import FORMAT, MANIFEST, READERS, Progress, build_manifest, lo
 from wit.outcomes import OUTCOMES
 from wit.shard_files import SHARD_FILE, final_path, shard_order, sweep
 from wit.shard_rewrite import rewrite_shard, rows_to_go
+from wit.shards_index import forget
 
 LIST = "takedown.parquet"
 LOG = "takedown.jsonl"
@@ -208,6 +209,7 @@ def finish(place: Place, progress: Progress = no_progress) -> dict[str, Any] | N
         rewrite_shard(place.shards, name, listed)
         progress(done, len(line["shards"]))
     refresh_manifest(place)
+    forget(place.shards, line["shards"])
     if storage.exists(storage.join(place.home, RUN)):
         for name in STALE:
             storage.remove(storage.join(place.home, name))

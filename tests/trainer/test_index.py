@@ -6,6 +6,8 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -203,6 +205,40 @@ def test_samples_without_a_picture_or_a_text_are_left_out_and_counted(tmp_path):
     cache = open_cache(tmp_path, tmp_path / "cache")
     assert cache.table(0)["key"].to_pylist() == ["a/0", "a/4"]
     assert cache.table(0)["texts"].to_pylist() == [["two words"], ["from the JSON"]]
+
+
+def test_a_sample_keeps_all_the_captions_that_its_json_has(tmp_path):
+    several = members(
+        ("0.jpg", b"picture"),
+        ("0.json", b'{"caption": ["one", "two", " ", null]}'),
+        ("1.jpg", b"picture"),
+        ("1.json", b'{"captions": ["three", "four", "five"], "caption": "three"}'),
+        ("2.jpg", b"picture"),
+        ("2.json", b'{"caption": "alone"}'),
+        ("3.jpg", b"picture"),
+        ("3.json", b'{"captions": ["six", "seven"]}'),
+        ("3.txt", b"six"),
+        ("4.jpg", b"picture"),
+        ("4.txt", b"of the text"),
+        ("4.json", b'{"caption": "of the JSON", "captions": "of the JSON"}'),
+        ("5.jpg", b"picture"),
+        ("5.json", b'{"captions": [" ", 5]}'),
+    )
+    one = members(("0.jpg", b"picture"), ("0.json", b'{"captions": ["the only one"]}'))
+    (tmp_path / "a.tar").write_bytes(several)
+    (tmp_path / "b.tar").write_bytes(one)
+    assert index_shards(str(tmp_path))["totals"]["left_out"] == {"no text": 1}
+    cache = open_cache(tmp_path, tmp_path / "cache")
+    assert cache.table(0)["texts"].to_pylist() == [
+        ["one", "two"],
+        ["three", "four", "five"],
+        ["alone"],
+        ["six", "seven"],
+        ["of the text"],
+    ]
+    assert cache.table(1)["texts"].to_pylist() == [["the only one"]]
+    captions = [pq.read_schema(tmp_path / f"index/{n}.parquet").field("caption").type for n in "ab"]
+    assert captions == [pa.list_(pa.string()), pa.string()]
 
 
 def test_a_tar_that_is_cut_off_is_named_with_its_last_sample(folder, tmp_path):

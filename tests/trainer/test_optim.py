@@ -67,10 +67,11 @@ def kind(name: str) -> str:
 
 @pytest.mark.parametrize("name", ["ViT-B/32", "RN50"])
 def test_weights_decay_but_gains_and_biases_do_not(name):
-    decay, other = optim.parameter_groups(on_meta(name), 0.2)
-    assert (decay["weight_decay"], other["weight_decay"]) == (0.2, 0)
+    decay, other, scale = optim.parameter_groups(on_meta(name), 0.2)
+    assert (decay["weight_decay"], other["weight_decay"], scale["weight_decay"]) == (0.2, 0, 0)
     assert {kind(name) for name, _ in decay["params"]} == DECAY | OF_VISION[name][0]
-    assert {kind(name) for name, _ in other["params"]} == NO_DECAY | OF_VISION[name][1]
+    others = [*other["params"], *scale["params"]]
+    assert {kind(name) for name, _ in others} == NO_DECAY | OF_VISION[name][1]
 
 
 @pytest.mark.parametrize("name", MODELS)
@@ -80,11 +81,12 @@ def test_the_groups_are_open_clips(name):
         return parameter.ndim < 2 or any(word in name for word in words)
 
     model = on_meta(name)
-    decay, other = optim.parameter_groups(model, 0.2)
-    assert [name for name, _ in other["params"]] == [
+    decay, other, scale = optim.parameter_groups(model, 0.2)
+    others = [*other["params"], *scale["params"]]
+    assert {name for name, _ in others} == {
         name for name, parameter in model.named_parameters() if excluded(name, parameter)
-    ]
-    assert len(decay["params"]) + len(other["params"]) == len(list(model.parameters()))
+    }
+    assert len(decay["params"]) + len(others) == len(list(model.parameters()))
 
 
 def small_model() -> nn.Module:

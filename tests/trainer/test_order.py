@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from trainer.order import NEVER, Order, keyed_permutation, neighbour_distance
+from trainer.order import NEVER, Order, keyed_permutation, mix, mix_one, neighbour_distance
 from wit.errors import UserError
 
 counts_of_shards = st.one_of(
@@ -36,6 +36,11 @@ def samples_of(order: Order, batch_size: int) -> list[tuple[int, int]]:
         for shard, sample in parts
         for pair in zip(shard.tolist(), sample.tolist(), strict=True)
     ]
+
+
+@given(st.lists(st.integers(0, 2**64 - 1), min_size=1))
+def test_a_number_alone_is_mixed_as_among_others(values):
+    assert [mix_one(value) for value in values] == mix(np.array(values, np.uint64)).tolist()
 
 
 @given(orders())

@@ -4,6 +4,7 @@ import io
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -68,9 +69,13 @@ def weights(out: Path, step: int = STEPS) -> bytes:
     return (out / "checkpoints" / f"{step:010d}" / "model.safetensors").read_bytes()
 
 
-def losses(out: Path) -> dict[int, float]:
+def logged(out: Path, kind: str = "train") -> dict[int, dict]:
     lines = [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
-    return {line["step"]: line["loss"] for line in lines if line["kind"] == "train"}
+    return {line["step"]: line for line in lines if line["kind"] == kind}
+
+
+def losses(out: Path) -> dict[int, float]:
+    return {step: line["loss"] for step, line in logged(out).items()}
 
 
 def test_it_counts_every_sample_and_its_loss_falls(whole):
@@ -134,30 +139,31 @@ def test_sigterm_writes_a_checkpoint_of_the_step_under_way(data, whole, tmp_path
     assert weights(out) == weights(whole)
 
 
-@pytest.mark.parametrize("ranks", [2, 4])
-def test_ranks_train_on_the_same_batches_to_the_same_losses(data, whole, tmp_path, ranks):
-    out = tmp_path / "run"
+def torchrun(ranks: int, *options: str) -> None:
+    """A run of several ranks on this machine, to its end."""
     command = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={ranks}"]
-    command += ["--master-addr=127.0.0.1", f"--master-port={29_500 + ranks}", "-m", "trainer"]
+    command += ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "-m", "trainer"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    done = subprocess.run(
-        [*command, str(data), "--out", str(out), *RUN], env=environment, check=False
-    )
-    assert done.returncode == 0
+    subprocess.run([*command, *options], env=environment, check=True)
+
+
+@pytest.mark.parametrize(("ranks", "sharding"), [(2, "ddp"), (4, "fsdp")])
+def test_ranks_train_on_the_same_batches_to_the_same_losses(data, whole, tmp_path, ranks, sharding):
+    out = tmp_path / "run"
+    torchrun(ranks, str(data), "--out", str(out), *RUN, "--sharding", sharding)
     alone = losses(whole)
+    assert losses(out).keys() == alone.keys()
     for step, loss in losses(out).items():
         assert loss == pytest.approx(alone[step], rel=2e-5), step
 
 
-def test_a_run_begun_alone_goes_on_with_two_ranks(data, whole, tmp_path):
+def test_a_run_begun_alone_goes_on_sharded_and_ends_alone(data, whole, tmp_path):
     out = tmp_path / "run"
-    micro = ["--micro-batch", "8"]
-    main([str(data), "--out", str(out), *RUN, *micro, "--stop-after", "5"])
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
-    command += ["--master-addr=127.0.0.1", "--master-port=29511", "-m", "trainer"]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "GLOO_SOCKET_IFNAME": "lo"}
-    command += [str(data), "--out", str(out), *RUN, *micro]
-    assert subprocess.run(command, env=environment, check=False).returncode == 0
+    options = [str(data), "--out", str(out), *RUN, "--micro-batch", "8"]
+    main([*options, "--stop-after", "3"])
+    torchrun(2, *options, "--sharding", "fsdp", "--stop-after", "3")
+    main(options)
+    assert losses(out).keys() == losses(whole).keys()
     for step, loss in losses(out).items():
         assert loss == pytest.approx(losses(whole)[step], rel=2e-5), step
 
@@ -176,6 +182,7 @@ def test_changed_shards_are_refused_in_the_middle_of_an_epoch(data, tmp_path):
         (["--batch", "18"], "no multiple of --lanes"),
         (["--micro-batch", "5"], "no multiple of --micro-batch"),
         (["--text-weights", "fp16"], "--adam fp16"),
+        (["--text-weights", "fp16", "--adam", "fp16"], "--precision bf16"),
         (["--patch-dropout", "1.5"], "a share below 1"),
     ],
 )
@@ -226,7 +233,7 @@ def test_a_configuration_is_read_back_as_it_was_written(data, tmp_path):
     [
         ["--patch-dropout", "0.5"],
         ["--adam", "fp16"],
-        ["--adam", "fp16", "--text-weights", "fp16"],
+        ["--adam", "fp16", "--text-weights", "fp16", "--precision", "bf16"],
         ["--recompute", "--micro-batch", "4"],
         ["--precision", "bf16"],
         ["--precision", "fp16"],
@@ -242,3 +249,67 @@ def test_with_each_saving_it_continues_bit_by_bit(data, tmp_path, options):
     main([str(data), "--out", str(twice), *short, "--stop-after", "2"])
     main([str(data), "--out", str(twice), *short])
     assert weights(once, 3) == weights(twice, 3)
+
+
+def test_the_log_says_how_fast_it_learns_and_what_it_waits_for(whole):
+    for line in logged(whole).values():
+        assert line["gradient_norm"] > 0
+        assert line["images_per_second"] > 0
+        assert 0 < line["mfu"] < 1.5
+        assert 0 <= line["data_wait"] <= 1
+        assert line["memory_gb"] > 0
+    # Adam's first steps move each of 3.6 M parameters by about the rate, at most.
+    assert 0 < logged(whole)[1]["update_norm"] < 1e-3 * 3.7e6**0.5
+
+
+def test_held_out_pairs_are_looked_at_each_epoch_and_once(data, tmp_path):
+    out = tmp_path / "run"
+    held = ["--validation", str(data), "--evaluate", f"pairs={data}"]
+    options = [str(data), "--out", str(out), *RUN, *held]
+    main([*options, "--stop-after", "4"])
+    assert list(logged(out, "validation")) == [3]
+    first = logged(out, "validation")[3]
+    assert first["pairs"] + first["broken"] == 48
+    assert first["batch"] == 16
+    main(options)
+    assert list(logged(out, "validation")) == [3, 6, 9]
+    assert logged(out, "validation")[9]["loss"] < first["loss"]
+    evaluated = logged(out, "evaluation/pairs")
+    assert list(evaluated) == [3, 6, 9]
+    results = json.loads((out / "held_out" / f"{9:010d}" / "results.json").read_text())
+    assert results["sets"]["pairs"]["image_to_text_r10"] == evaluated[9]["image_to_text_r10"]
+    lines = (out / "log.jsonl").read_text()
+    main(options)  # at its end, and nothing is looked at again
+    assert (out / "log.jsonl").read_text() == lines
+
+
+def test_what_is_held_out_changes_no_weight(data, whole, tmp_path):
+    out = tmp_path / "run"
+    main([str(data), "--out", str(out), *RUN, "--validation", str(data), "--validate-steps", "2"])
+    assert weights(out) == weights(whole)
+    assert list(logged(out, "validation")) == [2, 4, 6, 8, 9]
+
+
+def test_a_run_begins_with_anothers_weights(data, whole, tmp_path):
+    out = tmp_path / "run"
+    main([str(data), "--out", str(out), *RUN, "--init", str(whole), "--stop-after", "1"])
+    assert losses(out)[1] < losses(whole)[1] - 0.1
+
+
+def test_a_missing_shard_is_said_before_the_first_step(data, tmp_path):
+    copy = tmp_path / "data"
+    shutil.copytree(data, copy)
+    (copy / "shards" / "00001.tar").unlink()
+    with pytest.raises(UserError, match=r"00001\.tar: missing"):
+        main([str(copy), "--out", str(tmp_path / "run"), *RUN])
+
+
+def test_a_checkpoint_that_is_damaged_is_named(data, tmp_path):
+    out = tmp_path / "run"
+    options = [str(data), "--out", str(out), *RUN]
+    main([*options, "--stop-after", "2"])
+    folder = out / "checkpoints" / f"{2:010d}"
+    for path in folder.glob("*.distcp"):
+        path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match="cannot be read"):
+        main(options)

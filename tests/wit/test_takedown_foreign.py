@@ -14,6 +14,7 @@ from tests.wit import shard_samples as samples
 from tests.wit.taken import named, state
 from wit import shards
 from wit.errors import UserError
+from wit.shards_index import index_shards
 from wit.takedown import place_of, read_log, takedown
 
 forked = multiprocessing.get_context("fork")
@@ -71,6 +72,21 @@ def test_shards_of_img2dataset_are_rewritten_as_well(tmp_path):
         "00000.parquet",
         "00001.parquet",
     ]
+
+
+def test_an_index_to_train_on_forgets_what_went(tmp_path):
+    folder = tmp_path / "i2d"
+    make_foreign(folder)
+    index_shards(str(folder))
+    table = folder / "index" / "00001.parquet"
+    kept = (folder / "index" / "00000.parquet").read_bytes()
+    assert "c0" in pq.read_table(table)["caption"].to_pylist()
+    foreign_takedown(folder)
+    assert not table.exists()
+    assert not (folder / "index.json").exists()
+    index_shards(str(folder))
+    assert "c0" not in pq.read_table(table)["caption"].to_pylist()
+    assert (folder / "index" / "00000.parquet").read_bytes() == kept
 
 
 def test_killed_in_a_folder_of_img2dataset_and_repeated_it_ends_the_same(tmp_path):

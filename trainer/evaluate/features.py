@@ -20,13 +20,12 @@ from concurrent.futures import Future, ThreadPoolExecutor
 import numpy as np
 import torch
 import torch.distributed as dist
-from torch import Tensor, nn
+from torch import nn
 from torch.nn import functional as F
 
-from trainer.clip import CLIP
+from trainer.clip import CLIP, normalise
 from trainer.decode import centre_crop
 from trainer.evaluate.pictures import Pictures
-from trainer.zoo import MEAN, STD
 from wit.manifest import Progress, no_progress
 
 IMAGES, TEXTS = 64, 256  # in a batch
@@ -90,6 +89,7 @@ def image_features(
     Raises what `pictures.read` does.
     """
     count, side = len(pictures.keys), model.config.vision.resolution
+    device = model.logit_scale.device
     rows = np.zeros((count, model.config.embed), np.float32)
     fine = np.zeros(count, np.int64)
     schedule = list(turns(-(-count // batch)))
@@ -111,7 +111,7 @@ def image_features(
             for i, picture in enumerate(future.result() for future in made):
                 if not isinstance(picture, str):
                     images[i], whole[i] = picture, True
-            features = model.encode_image(normalised(images, model))
+            features = model.encode_image(normalise(torch.from_numpy(images).to(device)))
             if counts:
                 found = F.normalize(features.float(), dim=-1).cpu().numpy()
                 rows[cut], fine[cut] = np.where(whole[:, None], found, 0), whole
@@ -127,14 +127,6 @@ def image_features(
 def load(pictures: Pictures, place: int, side: int) -> np.ndarray | str:
     """A picture as uint8 [S, S, 3], or why there is none."""
     return centre_crop(pictures.read(place), side)
-
-
-def normalised(images: np.ndarray, model: CLIP) -> Tensor:
-    """uint8 [n, S, S, 3] -> normalised pixels, fp32 [n, 3, S, S] on the model's device."""
-    device = model.logit_scale.device
-    mean, std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in (MEAN, STD))
-    pixels = torch.from_numpy(images).to(device).permute(0, 3, 1, 2).float() / 255
-    return (pixels - mean) / std
 
 
 # --- texts ------------------------------------------------------------------------------------

@@ -1,0 +1,50 @@
+"""`wit export`: a run's weights, or anybody's, as a folder that open_clip and Hugging Face load."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+
+from trainer.convert import HUGGING_FACE_CONFIG, export
+from trainer.evaluate.weights import load_model, weights_of
+from trainer.zoo import MODELS
+from wit import storage
+from wit.console import Arguments
+from wit.errors import UserError
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs `wit export ...`; 0."""
+    options = _parser().parse_args(argv)
+    if storage.list_names(options.out):
+        raise UserError(f"{options.out}: not empty; choose another --out")
+    path = weights_of(options.weights, options.step)
+    model, facts = load_model(path, options.model, options.gelu)
+    export(options.out, model.state_dict(), model.config)
+    print(f"{options.out}: {facts['model']}, {facts['gelu']} GELU, from {path}")
+    print(f'  open_clip.create_model_from_pretrained("local-dir:{options.out}")')
+    if storage.exists(storage.join(options.out, HUGGING_FACE_CONFIG)):
+        print(f'  transformers.CLIPModel.from_pretrained("{options.out}")')
+    else:
+        print("  (Hugging Face's CLIPModel has no ResNets)")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = Arguments(
+        prog="wit export",
+        description="Writes a folder with the weights as open_clip and, for vision transformers, "
+        "Hugging Face load them without a network.",
+        allow_abbrev=False,
+    )
+    parser.add_argument(
+        "weights",
+        metavar="RUN_OR_WEIGHTS",
+        help="the folder of a run (its last checkpoint) or of a checkpoint; or weights: "
+        "safetensors, OpenAI's archives, folders of open_clip or Hugging Face",
+    )
+    parser.add_argument("--out", required=True, help="a new folder")
+    parser.add_argument("--step", type=int, help="of the run's checkpoint (the last)")
+    parser.add_argument("--model", choices=tuple(MODELS), help="where the weights do not say it")
+    parser.add_argument("--gelu", choices=("quick", "exact"), help="likewise")
+    return parser
