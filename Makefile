@@ -6,11 +6,11 @@ BIN := $(VENV)/bin
 OUT ?= demo
 ARGS ?=
 # Processes that share the tests.
-TESTERS ?= 2
+TESTERS ?= 3
 # img2dataset in an environment of its own, for `wit harvest --engine img2dataset`.
 ENGINE := .img2dataset
 
-.PHONY: demo test test-long test-trainer lint bench engine clean
+.PHONY: demo test test-long lint bench engine clean
 
 $(BIN)/uv:
 	$(PYTHON) -m venv $(VENV)
@@ -22,12 +22,10 @@ $(VENV)/.harvest: pyproject.toml | $(BIN)/uv
 	$(BIN)/python -m query_list.kernels
 	touch $@
 
+# The trainer's PyTorch, and what it is compared with, are gigabytes of it.
 $(VENV)/.test: pyproject.toml $(VENV)/.harvest
-	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[test,language,s3]'
-	touch $@
-
-$(VENV)/.train: $(VENV)/.test
 	$(BIN)/uv pip install --quiet --python $(BIN)/python --editable '.[test,language,s3,train,peers]'
+	$(BIN)/python -m trainer.kernels
 	touch $@
 
 $(ENGINE)/.made: Makefile | $(BIN)/uv
@@ -45,14 +43,10 @@ lint: $(VENV)/.test
 	$(BIN)/ruff format --check .
 
 test: $(VENV)/.test $(ENGINE)/.made lint
-	$(BIN)/python -m pytest -q -m "not long" -n $(TESTERS) --dist loadfile --ignore tests/trainer
-
-# The trainer's: PyTorch and what it is compared with are gigabytes more.
-test-trainer: $(VENV)/.train
-	$(BIN)/python -m pytest -q -m "not long" tests/trainer
+	$(BIN)/python -m pytest -q -m "not long" -n $(TESTERS) --dist loadfile
 
 test-long: $(VENV)/.test $(ENGINE)/.made
-	$(BIN)/python -m pytest -q --ignore tests/trainer
+	$(BIN)/python -m pytest -q
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks

@@ -1,12 +1,14 @@
 """All benchmarks, and the README's table of what they measured: `python -m benchmarks`.
 
 Needs ../shared/data (real captions and pages). `--only NAME` runs some; the table keeps the rows of
-the others, from `benchmarks/results.json`.
+the others, from `benchmarks/results.json`. The trainer's are run where PyTorch is installed (the
+extras `train` and `peers`).
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import subprocess
 import sys
@@ -15,13 +17,16 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 README, RESULTS = HERE.parent / "README.md", HERE / "results.json"
 START, END = "<!-- benchmarks -->\n", "<!-- /benchmarks -->"
-NAMES = ("matching", "extract", "balance", "fetch", "query_list")
+HARVEST = ("matching", "extract", "balance", "fetch", "query_list")
+TRAINER = ("models", "training", "loader", "decode", "tokenizer", "loss")
+NAMES = HARVEST + TRAINER
+OPTIONS = {"training": ["--compile"]}
 Row = tuple[str, str, str, str]
 
 
 def run(name: str) -> list[dict]:
     """Runs one benchmark; the JSON values that it prints."""
-    command = [sys.executable, "-m", f"benchmarks.{name}"]
+    command = [sys.executable, "-m", f"benchmarks.{name}", *OPTIONS.get(name, [])]
     done = subprocess.run(command, stdout=subprocess.PIPE, text=True, check=True, cwd=HERE.parent)
     decoder, text, values = json.JSONDecoder(), done.stdout.lstrip(), []
     while text:
@@ -54,8 +59,8 @@ def matching_rows(results: list[dict]) -> list[Row]:
     return rows
 
 
-def extract_rows(results: list[dict]) -> list[Row]:
-    """Returns the rows of extraction."""
+def own_rows(results: list[dict]) -> list[Row]:
+    """Returns the rows that a benchmark has made itself."""
     (result,) = results
     return [tuple(row) for row in result["rows"]]
 
@@ -107,19 +112,51 @@ def query_list_rows(results: list[dict]) -> list[Row]:
     return rows
 
 
+def models_rows(results: list[dict]) -> list[Row]:
+    """Returns the row of the models' equality."""
+    (result,) = results
+    ways = [found["largest difference of a logit"] for found in result["models"]]
+    largest = max(difference for each in ways for difference in each.values())
+    what = f"logits of {len(ways)} models with random weights, exported and imported"
+    beside = f"open_clip {result['versions']['open_clip']}'s and, of the ViTs, transformers "
+    beside += f"{result['versions']['transformers']}'s"
+    return [(what, f"largest difference {largest:.1e}", beside, "")]
+
+
+def loss_rows(results: list[dict]) -> list[Row]:
+    """Returns the row of the loss."""
+    (result,) = results
+
+    def told(name: str) -> str:
+        return f"{result[name]['seconds']:.1f} s, {result[name]['peak_bytes'] / 1e6:,.0f} MB"
+
+    what = f"loss and its gradients, {result['batch']:,} pairs, one core"
+    peers = [name for name in ("full matrix", "open_clip") if name in result]
+    beside = "; ".join(f"{name}: {told(name)}" for name in peers)
+    times = 1 / max(result[name]["tiled_share_of_seconds"] for name in peers)
+    return [(what, told("tiled"), beside, f"{times:.1f}")]
+
+
 MAKE_ROWS = {
     "matching": matching_rows,
-    "extract": extract_rows,
+    "extract": own_rows,
     "balance": balance_rows,
     "fetch": fetch_rows,
     "query_list": query_list_rows,
+    "models": models_rows,
+    "training": own_rows,
+    "loader": own_rows,
+    "decode": own_rows,
+    "tokenizer": own_rows,
+    "loss": loss_rows,
 }
 
 
 def main() -> None:
     """Runs the benchmarks and writes the README's table."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--only", nargs="+", choices=NAMES, default=NAMES)
+    here = NAMES if importlib.util.find_spec("torch") else HARVEST
+    parser.add_argument("--only", nargs="+", choices=NAMES, default=here)
     options = parser.parse_args()
     results = json.loads(RESULTS.read_text()) if RESULTS.exists() else {}
     for name in options.only:

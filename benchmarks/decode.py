@@ -27,8 +27,7 @@ import numpy as np
 import simplejpeg
 from PIL import Image
 
-from benchmarks.common import SHARED
-from benchmarks.tokenizer import one_core, take_turns
+from benchmarks.common import SHARED, one_core, take_turns
 from trainer import decode
 from trainer.order import mix
 

@@ -33,11 +33,8 @@ import argparse
 import hashlib
 import io
 import json
-import os
-import statistics
-import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urljoin
@@ -45,7 +42,7 @@ from urllib.parse import urljoin
 import simdjson
 from fastwarc.warc import ArchiveIterator, WarcRecordType
 
-from benchmarks.common import SHARED
+from benchmarks.common import SHARED, one_core, take_turns
 from pipeline.extract import encoding, html, http, urls, wat
 from pipeline.extract.strings import tidy
 from pipeline.sources.crawl import read_crawl
@@ -159,18 +156,6 @@ def kind_of(link: wat.Link, theirs: str | None, ours: str | None, outcome: int) 
 # --- measuring --------------------------------------------------------------------------------
 
 
-def take_turns(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of processor time of each, after a round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
-        for name, run in contestants.items():
-            start = time.process_time()
-            run()
-            if number:
-                seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
-
-
 def read_pages(data: bytes) -> Iterator[bytes]:
     """The pages of a WARC file in UTF-8."""
     for record in read_records(io.BytesIO(data), "file", Tally()):
@@ -258,8 +243,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
     parser.add_argument("--rounds", type=int, default=7)
     options = parser.parse_args()
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
+    one_core()
     folder = SHARED / "warc"
     of_wat = measure_wat(folder / "real_pages.warc.wat.gz", options.rounds)
     of_html = measure_html(folder / "real_pages.warc.gz", max(1, options.rounds // 2))

@@ -11,37 +11,16 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
-import os
-import statistics
-import time
 from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pyarrow.parquet as pq
 
-from benchmarks.common import SHARED
+from benchmarks.common import SHARED, one_core, take_turns
 from trainer import tokenizer
 
 BATCH = 1024
-
-
-def take_turns(contestants: dict[str, Callable[[], Any]], rounds: int) -> dict[str, float]:
-    """Median seconds of processor time of each, after a round that does not count."""
-    seconds: dict[str, list[float]] = {name: [] for name in contestants}
-    for number in range(rounds + 1):
-        for name, run in contestants.items():
-            start = time.process_time()
-            run()
-            if number:
-                seconds[name].append(time.process_time() - start)
-    return {name: statistics.median(times) for name, times in seconds.items()}
-
-
-def one_core() -> None:
-    """Keeps this process, and what it starts from now on, to one core."""
-    if hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})
 
 
 def captions() -> dict[str, list[str]]:

@@ -37,6 +37,7 @@ from wit.errors import UserError
 # It says so at each of several calls, though it was told.
 warnings.filterwarnings("ignore", message="torch.distributed is disabled, unavailable")
 FOLDER, MARK, WEIGHTS = "checkpoints", "run.json", "model.safetensors"
+STATE = ".metadata"  # of the distributed format; without it there are the weights alone
 NO_SPACE = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -52,6 +53,11 @@ def steps_of(out: str) -> list[int]:
         for name in storage.list_names(os.path.join(out, FOLDER))
         if name.isdecimal() and storage.exists(os.path.join(out, FOLDER, name, MARK))
     ]
+
+
+def resumable(out: str) -> list[int]:
+    """Returns the steps of those with a training state, ascending."""
+    return [s for s in steps_of(out) if os.path.exists(os.path.join(folder_of(out, s), STATE))]
 
 
 def save(
@@ -122,7 +128,9 @@ def load(out: str, step: int, model: CLIP, optimizer: torch.optim.Optimizer) -> 
     try:
         dcp.load(state, checkpoint_id=folder, no_dist=_alone())
     except (Exception, dcp.CheckpointException) as error:  # the latter is no Exception
-        said = " ".join(str(error).split())[:300]
+        failures = error.failures if isinstance(error, dcp.CheckpointException) else {}
+        cause = next(iter(failures.values()))[0] if failures else error
+        said = " ".join(f"{type(cause).__name__} {cause}".split())[:300]
         raise UserError(
             f"{folder}: cannot be read ({said}); if it is damaged, remove it to use the one before"
         ) from error
@@ -133,17 +141,28 @@ def load(out: str, step: int, model: CLIP, optimizer: torch.optim.Optimizer) -> 
 
 
 def prune(out: str, keep: int) -> None:
-    """Removes what was cut off and all but the last `keep`, and those that end an epoch; rank 0."""
+    """Removes what was cut off and all but the last `keep`; rank 0 does.
+
+    Of those before them that end an epoch the weights stay, a sixth of the bytes.
+    """
     if _rank():
         return
     whole = steps_of(out)
-    stay = set(whole[-keep:])
-    for step in whole:
-        if storage.read_json(os.path.join(folder_of(out, step), MARK)).get("epoch_end"):
-            stay.add(step)
+    last = set(whole[-keep:])
     for name in storage.list_names(os.path.join(out, FOLDER)):
-        if name.isdecimal() and int(name) not in stay:
-            shutil.rmtree(os.path.join(out, FOLDER, name))
+        if not name.isdecimal() or int(name) in last:
+            continue
+        folder = os.path.join(out, FOLDER, name)
+        if int(name) not in whole or not _ends_epoch(folder):
+            shutil.rmtree(folder)
+            continue
+        for file in sorted(os.listdir(folder)):  # its .metadata first
+            if file == STATE or file.endswith(".distcp"):
+                os.unlink(os.path.join(folder, file))
+
+
+def _ends_epoch(folder: str) -> bool:
+    return bool(storage.read_json(os.path.join(folder, MARK)).get("epoch_end"))
 
 
 def _rank() -> int:

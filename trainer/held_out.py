@@ -33,6 +33,7 @@ from trainer.order import Order
 from trainer.parallel import World, add_up, any_rank
 from trainer.precision import autocast
 from trainer.progress import Progress
+from trainer.run_folder import cache_folder
 from wit import storage
 from wit.errors import UserError
 
@@ -88,6 +89,8 @@ def look(
     folder = storage.join(config.out, FOLDER, f"{step:010d}")
     path = storage.join(folder, VALIDATION)
     seen = world.first and storage.exists(path)
+    if seen:  # of the same pairs?
+        seen = held.index is not None and storage.read_json(path)["index"] == held.index.sha256
     if held.index is not None and not any_rank([seen], world.device)[0]:
         found = validate(held.index, config, world, model)
         log.write(step, "validation", found)
@@ -96,12 +99,13 @@ def look(
             f"batches of {found['batch']:,}, {found['broken']:,} broken)"
         )
         if world.first:
-            storage.write_json(path, found)
+            storage.write_json(path, found | {"index": held.index.sha256})
     facts = {"model": config.model, "precision": config.precision, "step": step}
     results = read_results(folder, facts) if world.first else {}
     for one in held.sets:
         name = one.pictures.name
-        if any_rank([name in results], world.device)[0]:
+        done = results.get(name, {}).get("sha256") == one.sha256()
+        if any_rank([done], world.device)[0]:
             continue
         result = evaluate(model, one, config.precision, threads=config.threads)
         log.write(step, f"evaluation/{name}", result.numbers)
@@ -121,12 +125,13 @@ def validate(
     To be compared with a training loss only where the batch is as large.
     """
     total = int(index.samples.sum())
-    batch = min(config.batch, config.validation_samples, total)
+    most = config.validation_samples or config.batch
+    batch = min(config.batch, most, total)
     batch = max(config.lanes, batch // config.lanes * config.lanes)
     order = Order(index.samples, config.seed, 0, config.lanes, config.window)
-    steps = max(1, min(order.steps(batch), config.validation_samples // batch))
+    steps = max(1, min(order.steps(batch), most // batch))
     vision = model.config.vision
-    folder = os.path.join(config.cache or os.path.join(config.out, "cache"), "validation")
+    folder = os.path.join(cache_folder(config, world), "validation")
     loader = Loader(
         Cache(index, folder, config.cache_bytes),
         order,

@@ -204,15 +204,16 @@ def check_state(saved: State, given: State) -> None:
         return
     if saved.index != given.index:
         raise UserError(
-            f"the shards have changed since the checkpoint, which is at step {saved.step:,} of "
-            f"epoch {saved.epoch} (their sha256 was {saved.index[:12]}, is {given.index[:12]}); "
+            "the shards have changed since the checkpoint, which is at step "
+            f"{saved.step:,} of epoch {saved.epoch + 1} (their sha256 was {saved.index[:12]}, is "
+            f"{given.index[:12]}); "
             "give the same shards, or go on from a checkpoint at the start of an epoch"
         )
     for name in ("seed", "lanes", "window", "batch_size"):
         before, now = getattr(saved, name), getattr(given, name)
         if before != now:
             raise UserError(
-                f"the checkpoint is at step {saved.step:,} of epoch {saved.epoch} with "
+                f"the checkpoint is at step {saved.step:,} of epoch {saved.epoch + 1} with "
                 f"{name} {before:,}, now it is {now:,}; give the same, or go on "
                 "from a checkpoint at the start of an epoch"
             )

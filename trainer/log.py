@@ -38,9 +38,17 @@ class Log:
             self.board = SummaryWriter(os.path.join(out, BOARD))
 
     def say(self, text: str) -> None:
-        """Writes a line for a person."""
+        """Writes a line for a person; the first rank does."""
         if self.rank == 0:
             print(text, file=self.screen, flush=True)
+
+    def complain(self, text: str) -> None:
+        """Writes a line for a person; any rank does."""
+        print(text if self.rank == 0 else f"rank {self.rank}: {text}", file=self.screen, flush=True)
+
+    def start(self) -> None:
+        """Begins to measure: what came before is no training."""
+        self.since = time.perf_counter()
 
     def step(self, **values: float) -> None:
         """Adds a step's numbers to the averages of the next line."""

@@ -29,6 +29,13 @@ class Progress:
     skipped: int = 0
     skipped_in_a_row: int = 0
 
+    def total(self, epochs: int, steps: int) -> int:
+        """Steps of a run whose epochs, from this one on, have so many each.
+
+        Earlier ones may have had others: shards may change between two epochs.
+        """
+        return self.step - self.step_of_epoch + (epochs - self.epoch) * steps
+
     def after(self, finite: bool, pairs: int, batch: int, order: Order) -> Progress:
         """The progress after a step of the epoch that `order` is of, with so many fine pairs."""
         ends = self.step_of_epoch + 1 == order.steps(batch)

@@ -42,6 +42,13 @@ def announce(
         f"{world.size} {'rank' if world.size == 1 else 'ranks'} on {world.device.type}, "
         f"{config.batch // world.size:,} pairs each in micro-batches of {config.micro_batch:,}"
     )
+    log.say(
+        f"learning rate {config.learning_rate or model.config.learning_rate:g} after "
+        f"{config.warmup:,} steps of warm-up, seed {config.seed}, {config.lanes} lanes, "
+        f"{config.crop} crops, Adam's moments in {config.adam}"
+    )
+    if config.warmup >= total:
+        log.say("warning: the run ends before its warm-up; a smaller --warmup is meant")
     ranks = world.size if config.sharding == "fsdp" else 1
     kept = kept_count(config, model.config)
     states = cost.training_bytes(
@@ -75,7 +82,7 @@ def kept_count(config: Config, model: Model) -> int:
 def note(log: Log, part: Part, micros: list[Micro], step: Step, waited: float) -> None:
     """Adds a step to the averages, and names broken samples, the first few."""
     for fault in part.faults[: MOST_FAULTS - log.faults]:
-        log.say(f"broken: {fault}")
+        log.complain(f"broken: {fault}")
     log.faults += len(part.faults)
     length = sum(micro.tokens.shape[1] for micro in micros) / len(micros)
     log.step(loss=step.loss, gradient_norm=step.gradient_norm, waited=waited, text_length=length)

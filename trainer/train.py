@@ -17,51 +17,60 @@ import torch
 from trainer import batches, checkpoint, cost, held_out, optim, run_lines
 from trainer.cache import Cache
 from trainer.clip import CLIP, create, set_checkpointing
-from trainer.config import Config, open_run, parse, scales_loss
+from trainer.config import Config, scales_loss
 from trainer.convert import load_weights
 from trainer.evaluate.weights import weights_of
 from trainer.index import Index, check_files, read_index
 from trainer.loader import Loader, State, check_state
 from trainer.log import Log
 from trainer.lowbit import halve_text_weights
+from trainer.options import parse
 from trainer.order import Order
 from trainer.parallel import (
     World,
     any_rank,
-    barrier,
     compile_blocks,
     joined,
     wrap,
 )
 from trainer.progress import Progress
+from trainer.run_folder import cache_folder, keep, open_run
 from trainer.step import take_step
 from trainer.zoo import MODELS, Model, ViTConfig
 from wit.errors import UserError
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
+AGAIN = 2.0  # seconds between two signals that are not one
 
 
 def main(argv: list[str]) -> int:
     """Trains, or continues; the exit code."""
     config = parse(argv)
     with joined(config.device) as world:
-        train(config, world)
+        try:
+            train(config, world)
+        except torch.OutOfMemoryError as error:
+            raise UserError(
+                f"no memory left on {world.device} ({str(error).splitlines()[0]}); a smaller "
+                "--micro-batch, --recompute, --precision bf16, --adam fp16 or --sharding fsdp "
+                "takes less"
+            ) from error
     return 0
 
 
 def train(config: Config, world: World) -> Progress:
     """Takes a run from wherever its folder is to its end, or to where it is told to stop."""
-    # --- the run, its data, its model
     if config.deterministic:
         torch.use_deterministic_algorithms(True)
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
-    config = open_together(config, world)
+
+    # --- the run, its data, its model
+    config = open_run(config, world)
     index = read_index(config.data)
     check_files(index)
     held = held_out.open_held_out(config, world)
     model_config = replace(MODELS[config.model], gelu=config.gelu or MODELS[config.model].gelu)
     vision = model_config.vision
-    log = Log(config.out, world.rank)
     bare = make_model(config, model_config, world)
     model = wrap(bare, world, config.sharding)
     optimizer = optim.adamw(
@@ -77,19 +86,22 @@ def train(config: Config, world: World) -> Progress:
     # --- where it stands
     progress, scale = resume(config, index, bare, optimizer)
     order = Order(index.samples, config.seed, progress.epoch, config.lanes, config.window)
-    steps_an_epoch = order.steps(config.batch)
-    total = config.epochs * steps_an_epoch
-    run_lines.announce(log, config, world, bare, index, order, total, progress)
-    last = progress.step >= total
-    if held and progress.step and held_out.is_due(config, progress, last):
+    total = progress.total(config.epochs, order.steps(config.batch))
+    ended = progress.step >= total
+    if world.first:
+        keep(config)
+    log = Log(config.out, world.rank)
+    if not ended:
+        run_lines.announce(log, config, world, bare, index, order, total, progress)
+    if held and progress.step and held_out.is_due(config, progress, ended):
         held_out.look(held, config, world, bare, progress.step, log)
-    if last:
+    if ended:
         log.say(f"the run is at its end: {checkpoint.folder_of(config.out, progress.step)}")
         return progress
 
     # --- its batches
     loader = Loader(
-        Cache(index, config.cache or os.path.join(config.out, "cache"), config.cache_bytes),
+        Cache(index, cache_folder(config, world), config.cache_bytes),
         order,
         progress.step_of_epoch,
         config.batch,
@@ -107,7 +119,8 @@ def train(config: Config, world: World) -> Progress:
     highest_rate = config.learning_rate or model_config.learning_rate
     begun, saved_at = progress.step, time.monotonic()
     peak = cost.peak(world.device, config.precision)
-    log.say(f"MFU is of {peak[0] / 1e12:,.1f} TFLOPS a rank: {peak[1]}")
+    log.say(f"MFU is of {peak[0] / 1e9:,.0f} GFLOPS a rank: {peak[1]}")
+    log.start()
     with contextlib.closing(parts), contextlib.closing(log), Asked() as asked:
         while progress.step < total:
             part = next(parts)
@@ -152,18 +165,10 @@ def train(config: Config, world: World) -> Progress:
 # --- the parts of a run -----------------------------------------------------------------------
 
 
-def open_together(config: Config, world: World) -> Config:
-    """Opens the run's folder: the first rank writes its file, then the others read it."""
-    if world.first:
-        config = open_run(config, world.size)
-    barrier()
-    return config if world.first else open_run(config, world.size)
-
-
 def make_model(config: Config, model_config: Model, world: World) -> CLIP:
     """The model with fresh weights, or those of `init`, on this rank's device, for training."""
     model = create(model_config, config.seed)
-    if config.init:
+    if config.init and not checkpoint.resumable(config.out):
         weights = weights_of(config.init)
         model.load_state_dict(load_weights(weights, model_config, config.gelu, resize=True))
     if config.text_weights == "fp16":
@@ -187,7 +192,7 @@ def resume(
     config: Config, index: Index, model: CLIP, optimizer: torch.optim.Optimizer
 ) -> tuple[Progress, optim.LossScale]:
     """Reads the last checkpoint, where there is one."""
-    steps = checkpoint.steps_of(config.out)
+    steps = checkpoint.resumable(config.out)
     if not steps:
         return Progress(), optim.LossScale() if scales_loss(config) else optim.LossScale(1.0)
     facts = checkpoint.load(config.out, steps[-1], model, optimizer)
@@ -220,10 +225,18 @@ def save(
 
 
 class Asked:
-    """Within it SIGTERM and Ctrl-C ask the run to stop after its step; a second one ends it."""
+    """Within it SIGTERM and Ctrl-C ask the run to stop after its step; Ctrl-C again ends it.
+
+    Again is seconds later: those who start ranks may pass one signal on to each of them twice.
+    """
 
     def __init__(self) -> None:
-        self.to_stop = False
+        self.at: float | None = None
+
+    @property
+    def to_stop(self) -> bool:
+        """Whether it was asked."""
+        return self.at is not None
 
     def __enter__(self) -> Asked:
         self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
@@ -234,6 +247,8 @@ class Asked:
             signal.signal(number, handler)
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
-        if self.to_stop:
+        now = time.monotonic()
+        if self.at is None:
+            self.at = now
+        elif number == signal.SIGINT and now - self.at > AGAIN:
             raise KeyboardInterrupt
-        self.to_stop = True

@@ -19,7 +19,8 @@ torch = pytest.importorskip("torch", reason="the trainer's install has torch: [t
 from PIL import Image  # noqa: E402
 
 from tests.trainer.made_shards import write_shard  # noqa: E402
-from trainer.config import parse, to_toml  # noqa: E402
+from trainer.evaluate.weights import load_model, weights_of  # noqa: E402
+from trainer.options import parse, to_toml  # noqa: E402
 from trainer.parallel import World  # noqa: E402
 from trainer.train import main, train  # noqa: E402
 from wit.errors import UserError  # noqa: E402
@@ -124,13 +125,16 @@ def _has(out: Path, step: int) -> bool:
 
 
 def test_sigterm_writes_a_checkpoint_of_the_step_under_way(data, whole, tmp_path):
+    """However often it is sent: Slurm sends it to all processes, and torchrun passes it on."""
     out = tmp_path / "run"
     command = [sys.executable, "-m", "trainer", str(data), "--out", str(out), *RUN]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
     while not _has(out, 1) and process.poll() is None:
         time.sleep(0.005)
-    process.send_signal(signal.SIGTERM)
+    for _ in range(2):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.02)
     said = process.communicate(timeout=60)[1]
     assert process.returncode == 0
     if not (out / "checkpoints" / f"{STEPS:010d}").exists():
@@ -189,6 +193,32 @@ def test_changed_shards_are_refused_in_the_middle_of_an_epoch(data, tmp_path):
 def test_what_cannot_work_is_one_line(data, tmp_path, options, line):
     with pytest.raises(UserError, match=line):
         main([str(data), "--out", str(tmp_path / "run"), *RUN, *options])
+
+
+def test_a_command_that_was_refused_can_be_corrected(data, whole, tmp_path):
+    out = tmp_path / "run"
+    with pytest.raises(UserError, match="fewer than one batch"):
+        main([str(data), "--out", str(out), *RUN, "--batch", "64"])
+    main([str(data), "--out", str(out), *RUN])
+    assert weights(out) == weights(whole)
+
+
+def test_shards_may_change_between_two_epochs(data, tmp_path):
+    out = tmp_path / "run"
+    main([str(data), "--out", str(out), *RUN, "--stop-after", "3"])
+    main([str(data), str(data / "manifest.json"), "--out", str(out), *RUN])
+    # Two more epochs of 106 samples, six steps each.
+    assert list(losses(out)) == list(range(1, 3 + 2 * 6 + 1))
+    assert logged(out)[15]["learning_rate"] > 0
+
+
+def test_of_epochs_long_past_only_the_weights_stay(data, tmp_path):
+    out = tmp_path / "run"
+    main([str(data), "--out", str(out), *RUN, "--keep", "1"])
+    kept = {step: sorted(os.listdir(out / "checkpoints" / f"{step:010d}")) for step in (3, 6, 9)}
+    assert kept[3] == kept[6] == ["model.safetensors", "run.json"]
+    assert ".metadata" in kept[9]
+    assert load_model(weights_of(str(out), 3))[0].config.name == "cpu-ViT-tiny/32"
 
 
 def test_another_model_in_a_runs_folder_is_refused(data, whole):
