@@ -31,15 +31,13 @@ SHARDS = 8
 TRIAL = 60  # steps whose speed gives the number of epochs; the first third of them do not count
 SHARE = 0.95  # of the minutes is planned for; checkpoints and slower steps have the rest
 RECIPE = {
-    "model": "cpu-ViT-20M/16",
-    "batch": 64,
+    "model": "cpu-ViT-20M/32",
+    "batch": 128,
     "lanes": 64,
     "learning-rate": 1e-3,
     "warmup": 100,
     "weight-decay": 0.2,
-    "clip-norm": 1.0,
     "crop": "resized",
-    "patch-dropout": 0.5,
     "precision": "fp32",
 }
 

@@ -34,7 +34,7 @@ from benchmarks.common import one_core, take_turns
 from benchmarks.decode import corpora, size_of
 from benchmarks.tokenizer import captions
 from trainer import decode
-from trainer.batches import Parts, decoder
+from trainer.batches import Ahead, assemble, decoder
 from trainer.cache import Cache
 from trainer.clip import normalise
 from trainer.index import Index, read_index
@@ -70,7 +70,8 @@ def our_loader(index: Index, folder: Path, make: Callable) -> Loader:
 
 def our_epoch(index: Index, folder: Path, normalised: bool = False) -> int:
     """Makes all batches of ours; how many samples are fine."""
-    parts = Parts(our_loader(index, folder, decoder(0, SIDE, "square")), 0, SIDE)
+    loader = our_loader(index, folder, decoder(0, SIDE, "square"))
+    parts = Ahead(loader, lambda batch: assemble(batch, 0, SIDE))
     count = 0
     for part in parts:
         count += int(part.fine.sum())

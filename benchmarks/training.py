@@ -53,7 +53,7 @@ from trainer.config import Config
 from trainer.parallel import World
 from trainer.step import take_step
 from trainer.tokenizer import tokenize
-from trainer.train import make_model
+from trainer.train import make_model, set_arithmetic
 from trainer.zoo import MODELS, PAPER, Model, ViTConfig
 
 MODELS_OF = {
@@ -107,7 +107,8 @@ def our_step(config: Model, options: argparse.Namespace) -> tuple[Step, dict[str
     settings = Config(
         data=(), out="", model=config.name, precision=options.precision, compile=options.compile
     )
-    world = World(0, 1, 0, 1, device)
+    world = World(0, 1, device)
+    set_arithmetic(settings)
     model = make_model(settings, config, world)
     optimizer = optim.adamw(model, config.beta2, config.eps)
     weights = {name: tensor.clone() for name, tensor in model.state_dict().items()}
@@ -337,7 +338,6 @@ def main() -> None:
     options.precision = options.precision or PRECISIONS[options.device]
     options.pairs = options.pairs or (None if on_gpu else ON_CPU)
     torch.set_num_threads(options.threads)
-    torch.backends.cuda.matmul.allow_tf32 = True  # as open_clip's trainer sets it
     name = torch.cuda.get_device_name() if on_gpu else "CPU"
     settings = {"device": name, "threads": options.threads, "precision": options.precision}
     results = []

@@ -25,26 +25,35 @@ from trainer.loss import loss_and_gradients
 from trainer.parallel import add_up, unsynchronised
 from trainer.resnet import collecting, still
 
+CPU = torch.device("cpu")
+
 
 @dataclass(frozen=True)
 class Micro:
-    """Part of a step's batch, on the device.
+    """Part of a step's batch, on the host; a GPU gets it when it computes with it.
 
     Attributes:
-        images: uint8 [b, S, S, 3]; normalised when they are computed with, a micro-batch at a time.
+        images: uint8 [b, S, S, 3]; in pinned memory for a GPU, as all of these.
         tokens: int64 [b, L], trimmed to the longest text.
         fine: bool [b]; False for broken samples, which the loss leaves out.
         kept: int64 [b, K], the patches that patch dropout leaves; None for all.
+        device: where it is computed.
     """
 
     images: Tensor
     tokens: Tensor
     fine: Tensor
     kept: Tensor | None = None
+    device: torch.device = CPU
 
     def inputs(self) -> tuple[Tensor, Tensor, Tensor | None]:
-        """What the model takes."""
-        return normalise(self.images), self.tokens, self.kept
+        """What the model takes, on the device."""
+        kept = None if self.kept is None else self.to_device(self.kept)
+        return normalise(self.to_device(self.images)), self.to_device(self.tokens), kept
+
+    def to_device(self, tensor: Tensor) -> Tensor:
+        """The tensor on the device, without waiting for it."""
+        return tensor.to(self.device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -82,7 +91,7 @@ def backward(
             with torch.no_grad(), autocast():
                 features = [model(*m.inputs()) for m in micros]
     image, text = (torch.cat([f[i].detach() for f in features]) for i in (0, 1))
-    fine = torch.cat([m.fine for m in micros])
+    fine = torch.cat([m.to_device(m.fine) for m in micros])
     found = loss_and_gradients(image, text, features[0][2].detach(), fine)
     ranks = torch.distributed.get_world_size() if torch.distributed.is_initialized() else 1
     scale = factor * ranks  # the wrapper divides by the ranks

@@ -10,6 +10,7 @@ import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from trainer.accumulate import Micro
 from trainer.decode import centre_crop, random_crop
+from trainer.index import Index
 from trainer.loader import Batch, Loader
 from trainer.order import key_of, keyed_permutation
 from trainer.reader import Sample
@@ -51,43 +53,41 @@ class Part:
     faults: tuple[str, ...]
 
 
-class Parts:
-    """A rank's parts, step after step, one made ahead; `waited`: seconds spent waiting for one."""
+class Ahead:
+    """What is made of a loader's batches, one ahead; `waited`: seconds spent waiting for one."""
 
-    def __init__(self, loader: Loader, seed: int, side: int, pinned: bool = False) -> None:
-        """Takes a loader whose samples `decoder` makes; `side` is the pictures', in pixels.
-
-        `pinned`: for a GPU, which then copies them while it computes.
-        """
-        self.loader, self.seed, self.side, self.pinned = loader, seed, side, pinned
+    def __init__(self, loader: Loader, make: Callable[[Batch], Any]) -> None:
+        """`make` is called in a thread, one batch after the other."""
+        self.loader, self.make = loader, make
         self.waited = 0.0
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="batches")
         self._next = self._thread.submit(self._make)
 
-    def __iter__(self) -> Iterator[Part]:
-        """The parts themselves."""
+    def __iter__(self) -> Iterator[Any]:
+        """The batches themselves."""
         return self
 
-    def __next__(self) -> Part:
+    def __next__(self) -> Any:
         """The next step's."""
         began = time.perf_counter()
-        part = self._next.result()
+        found = self._next.result()
         self.waited += time.perf_counter() - began
         self._next = self._thread.submit(self._make)
-        return part
+        return found
 
     def take_waited(self) -> float:
-        """Seconds spent waiting for parts since this was last asked."""
+        """Seconds spent waiting since this was last asked."""
         waited, self.waited = self.waited, 0.0
         return waited
 
     def close(self) -> None:
         """Ends the threads."""
-        self._thread.shutdown(wait=True, cancel_futures=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
         self.loader.close()
+        self._thread.shutdown(wait=True)
 
-    def _make(self) -> Part:
-        return assemble(next(self.loader), self.seed, self.side, self.pinned)
+    def _make(self) -> Any:
+        return self.make(next(self.loader))
 
 
 def decoder(seed: int, side: int, crop: str) -> Callable[[int, int, Sample], Made]:
@@ -105,7 +105,7 @@ def decoder(seed: int, side: int, crop: str) -> Callable[[int, int, Sample], Mad
             picture = random_crop(sample.image, side, key_of(seed, epoch, position), crop)
         if isinstance(picture, str):
             return None, sample, f"sample {sample.key}: {picture}"
-        return picture, sample, ""
+        return picture, sample._replace(image=None), ""  # what was stored takes memory
 
     return make
 
@@ -139,9 +139,14 @@ def assemble(batch: Batch, seed: int, side: int, pinned: bool = False) -> Part:
 
 
 def micros(
-    part: Part, size: int, device: torch.device, seed: int, patches: int = 0, dropped: float = 0.0
+    part: Part,
+    size: int,
+    device: torch.device,
+    seed: int,
+    patches: int = 0,
+    dropped: float = 0.0,
 ) -> list[Micro]:
-    """A part as micro-batches of `size` samples on the device.
+    """A part as micro-batches of `size` samples, to be computed on the device.
 
     Texts are cut to the longest of the micro-batch: exact, for no token looks at a later one.
     `dropped` is the share of `patches` that each picture goes without.
@@ -151,18 +156,21 @@ def micros(
         cut = slice(start, start + size)
         longest = int(part.lengths[cut].max())
         length = min(part.tokens.shape[1], -(-longest // TRIM) * TRIM)
-        kept = None
-        if dropped:
-            kept = kept_patches(part, cut, seed, patches, dropped).to(device)
-        found.append(
-            Micro(
-                part.images[cut].to(device, non_blocking=True),
-                torch.from_numpy(part.tokens[cut, :length].copy()).to(device),
-                torch.from_numpy(part.fine[cut]).to(device),
-                kept,
-            )
-        )
+        others = [
+            torch.from_numpy(part.tokens[cut, :length].copy()),
+            torch.from_numpy(part.fine[cut]),
+            kept_patches(part, cut, seed, patches, dropped) if dropped else None,
+        ]
+        if device.type == "cuda":
+            others = [tensor if tensor is None else tensor.pin_memory() for tensor in others]
+        tokens, fine, kept = others
+        found.append(Micro(part.images[cut], tokens, fine, kept, device))
     return found
+
+
+def sample_bytes(index: Index, side: int) -> float:
+    """Bytes of a sample that waits for its step: its pixels, and for a while what was stored."""
+    return 3 * side**2 + index.total_bytes / int(index.samples.sum())
 
 
 def kept_patch_count(patches: int, dropped: float) -> int:

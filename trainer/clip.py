@@ -3,6 +3,7 @@
 Letters in names: B batch, S side of the image, L tokens, K patches kept, E embed.
 """
 
+import functools
 import math
 
 import torch
@@ -41,7 +42,7 @@ class CLIP(nn.Module):
 
         `kept`, int64 [B, K], are the patches that patch dropout keeps (vision transformers only).
         """
-        return self.visual(images) if kept is None else self.visual(images, kept)
+        return self._image_features(images, kept)
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids int64 [B, L], any L up to 77 -> features [B, E], not normalised."""
@@ -51,9 +52,13 @@ class CLIP(nn.Module):
         self, images: Tensor, tokens: Tensor, kept: Tensor | None = None
     ) -> tuple[Tensor, Tensor, Tensor]:
         """(image features [B, E], text features [B, E], both fp32 of norm 1; exp(logit_scale))."""
-        image_features = F.normalize(self.encode_image(images, kept).float(), dim=-1)
-        text_features = F.normalize(self.encode_text(tokens).float(), dim=-1)
-        return image_features, text_features, self.logit_scale.exp()
+        # Not by the methods above: FSDP2 has hooks round those, and round this one.
+        image = F.normalize(self._image_features(images, kept).float(), dim=-1)
+        text = F.normalize(text_features(tokens, *self._text()).float(), dim=-1)
+        return image, text, self.logit_scale.exp()
+
+    def _image_features(self, images: Tensor, kept: Tensor | None) -> Tensor:
+        return self.visual(images) if kept is None else self.visual(images, kept)
 
     @torch.no_grad()
     def clamp_logit_scale(self) -> None:
@@ -79,9 +84,15 @@ class CLIP(nn.Module):
 
 def normalise(images_BSSC: Tensor) -> Tensor:
     """Pixels uint8 [B, S, S, 3] -> what the image tower takes: fp32 [B, 3, S, S], by colour."""
-    mean, std = (torch.tensor(values, device=images_BSSC.device) for values in (MEAN, STD))
+    mean, std = colours(images_BSSC.device)
     # Divided by 255 first: the same bits as torchvision's transforms, so as open_clip's.
     return ((images_BSSC.float() / 255 - mean) / std).permute(0, 3, 1, 2)
+
+
+@functools.cache
+def colours(device: torch.device) -> tuple[Tensor, Tensor]:
+    """Mean and standard deviation by colour; kept, for a copy to a GPU waits for it."""
+    return torch.tensor(MEAN, device=device), torch.tensor(STD, device=device)
 
 
 def create(config: Model, seed: int) -> CLIP:

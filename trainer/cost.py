@@ -8,6 +8,7 @@ computes in full: so the share is of work that was done.
 
 from __future__ import annotations
 
+import re
 import time
 
 import torch
@@ -21,11 +22,14 @@ from trainer.zoo import Model, ResNetConfig
 # 10^12 operations a second that the makers' data sheets promise, without sparsity: (name in the
 # device's name, in bf16 or fp16, in fp32).
 PEAKS = (
+    ("B200", 2250, 75),
     ("H200", 989, 67),
     ("H100 PCIe", 756, 51),
+    ("H100 NVL", 835, 60),
     ("H100", 989, 67),
     ("A100", 312, 19.5),
     ("L40S", 362, 91.6),
+    ("L40", 181, 90.5),
     ("L4", 121, 30.3),
     ("A10G", 70, 35),
     ("A10", 125, 31.2),
@@ -44,7 +48,7 @@ def peak(device: torch.device, precision: str) -> tuple[float, str]:
     """
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else "this CPU"
     for known, half, single in PEAKS if device.type == "cuda" else ():
-        if known in name:
+        if re.search(rf"\b{known}\b", name):
             return (single if precision == "fp32" else half) * 1e12, f"{known}'s data sheet"
     side = PRODUCT.get(device.type, PRODUCT["cuda"])
     dtype = torch.float32 if device.type == "cpu" else dtype_of(precision)

@@ -19,7 +19,7 @@ from trainer import batches
 from trainer.cache import Cache
 from trainer.clip import CLIP
 from trainer.config import Config
-from trainer.evaluate.command import check_equal, named
+from trainer.evaluate.command import named
 from trainer.evaluate.features import evaluating
 from trainer.evaluate.one_set import described, evaluate, line
 from trainer.evaluate.pictures import CaptionSet, ClassSet
@@ -30,7 +30,7 @@ from trainer.loader import Loader
 from trainer.log import Log
 from trainer.loss import loss_and_gradients
 from trainer.order import Order
-from trainer.parallel import World, add_up, any_rank
+from trainer.parallel import World, add_up, check_same, highest
 from trainer.precision import autocast
 from trainer.progress import Progress
 from trainer.run_folder import cache_folder
@@ -56,7 +56,8 @@ def open_held_out(config: Config, world: World) -> HeldOut:
     index = None
     if config.validation:
         index = read_index(config.validation)
-        check_files(index)
+        if world.first_of_node:
+            check_files(index)
         if index.samples.sum() < config.lanes:
             raise UserError(
                 f"--validation {' '.join(config.validation)}: {index.samples.sum():,} samples, "
@@ -66,7 +67,8 @@ def open_held_out(config: Config, world: World) -> HeldOut:
         open_set(name, path, classes=config.evaluate_classes, templates=config.evaluate_templates)
         for name, path in named(config.evaluate, "--evaluate").items()
     ]
-    check_equal([one.sha256() for one in sets], world)
+    sha256s = [one.sha256() for one in sets]
+    check_same(world, validation=index and index.sha256, sets_to_evaluate=sha256s)
     return HeldOut(index, sets)
 
 
@@ -91,7 +93,7 @@ def look(
     seen = world.first and storage.exists(path)
     if seen:  # of the same pairs?
         seen = held.index is not None and storage.read_json(path)["index"] == held.index.sha256
-    if held.index is not None and not any_rank([seen], world.device)[0]:
+    if held.index is not None and not highest([seen], world.device)[0]:
         found = validate(held.index, config, world, model)
         log.write(step, "validation", found)
         log.say(
@@ -105,7 +107,7 @@ def look(
     for one in held.sets:
         name = one.pictures.name
         done = results.get(name, {}).get("sha256") == one.sha256()
-        if any_rank([done], world.device)[0]:
+        if highest([done], world.device)[0]:
             continue
         result = evaluate(model, one, config.precision, threads=config.threads)
         log.write(step, f"evaluation/{name}", result.numbers)
@@ -142,6 +144,7 @@ def validate(
         node_lanes=world.node_lanes(order),
         make=batches.decoder(config.seed, vision.resolution, "centre"),
         threads=config.threads,
+        sample_bytes=batches.sample_bytes(index, vision.resolution),
     )
     losses = torch.zeros((), dtype=torch.float64)
     pairs = 0
@@ -152,7 +155,7 @@ def validate(
             with autocast(world.device, config.precision):
                 features = [model(*micro.inputs()) for micro in micros]
             image, text = (torch.cat([f[i] for f in features]) for i in (0, 1))
-            fine = torch.cat([micro.fine for micro in micros])
+            fine = torch.cat([micro.to_device(micro.fine) for micro in micros])
             found = loss_and_gradients(image, text, features[0][2], fine, gradients=False)
             count = int(add_up(fine.sum()))
             losses += found.value.cpu() * count

@@ -6,7 +6,7 @@ index that is the whole state of the loader.
 
 import time
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -62,7 +62,7 @@ class Loader:
         epochs: int,
         *,
         lanes: range | None = None,
-        node_lanes: range | None = None,
+        node_lanes: Sequence[int] | None = None,
         make: Callable[[int, int, Sample], Any] = unchanged,
         threads: int = READERS,
         memory: int = MEMORY,
@@ -169,7 +169,7 @@ class _Piece:
     last: bool  # of its step
 
 
-def _needed(order: Order, position: int, lanes: range, after: Order | None) -> np.ndarray:
+def _needed(order: Order, position: int, lanes: Sequence[int], after: Order | None) -> np.ndarray:
     """When some lanes need each shard (int64 [S]); the next epoch's positions go on from this's."""
     need = order.needed(lanes, position)
     if after is None:

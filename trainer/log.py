@@ -27,7 +27,7 @@ class Log:
 
     def __init__(self, out: str, rank: int, screen: TextIO | None = None) -> None:
         self.rank, self.screen = rank, screen or sys.stderr
-        self.sums: dict[str, float] = {}
+        self.sums: dict[str, tuple[float, int]] = {}  # and of how many
         self.steps = self.faults = 0
         self.since = time.perf_counter()
         if rank == 0:
@@ -43,7 +43,8 @@ class Log:
             print(text, file=self.screen, flush=True)
 
     def complain(self, text: str) -> None:
-        """Writes a line for a person; any rank does."""
+        """Writes a line for a person, with what strangers named in it; any rank does."""
+        text = "".join(c if c.isprintable() else "\N{REPLACEMENT CHARACTER}" for c in text)
         print(text if self.rank == 0 else f"rank {self.rank}: {text}", file=self.screen, flush=True)
 
     def start(self) -> None:
@@ -51,10 +52,15 @@ class Log:
         self.since = time.perf_counter()
 
     def step(self, **values: float) -> None:
-        """Adds a step's numbers to the averages of the next line."""
+        """Counts a step, and adds its numbers to the averages of the next line."""
         self.steps += 1
+        self.add(**values)
+
+    def add(self, **values: float) -> None:
+        """Adds numbers to the averages of the next line."""
         for name, value in values.items():
-            self.sums[name] = self.sums.get(name, 0.0) + value
+            total, count = self.sums.get(name, (0.0, 0))
+            self.sums[name] = total + value, count + 1
 
     @contextlib.contextmanager
     def paused(self) -> Iterator[None]:
@@ -66,7 +72,7 @@ class Log:
     def averages(self) -> dict[str, float]:
         """The averages since the last line, with `seconds` a step; the next ones begin now."""
         now = time.perf_counter()
-        found = {name: total / max(1, self.steps) for name, total in self.sums.items()}
+        found = {name: total / count for name, (total, count) in self.sums.items()}
         found["seconds"] = (now - self.since) / max(1, self.steps)
         self.sums, self.steps, self.since = {}, 0, now
         return found

@@ -13,7 +13,7 @@ lanes, which are others each epoch.
 Only integer arithmetic and a sort of distinct integers: equal with every numpy and machine.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -207,7 +207,7 @@ class Order:
         start = first + number * self.window
         return number + 1, start, min(start + self.window, self.lane_length)
 
-    def windows(self, lanes: range) -> Windows:
+    def windows(self, lanes: Sequence[int]) -> Windows:
         """All windows of some lanes; in a set that is one window, one for each of its lanes."""
         starts, ends, of = [], [], []
         for lane in lanes:
@@ -218,7 +218,7 @@ class Order:
             of.append(np.full(len(start), lane))
         return Windows(*(np.concatenate(parts).astype(np.int64) for parts in (of, starts, ends)))
 
-    def needed(self, lanes: range, position: int) -> np.ndarray:
+    def needed(self, lanes: Sequence[int], position: int) -> np.ndarray:
         """int64 [S]: the position from which some lanes need each shard, NEVER if no more.
 
         At or after `position`; a shard counts as needed from its window's start to the window's

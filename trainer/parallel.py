@@ -8,8 +8,11 @@ from __future__ import annotations
 import contextlib
 import datetime
 import os
+import socket
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -29,6 +32,7 @@ from wit.errors import UserError
 TIMEOUT = datetime.timedelta(minutes=30)
 # Of one block's code: two towers, one row or all, with and without gradients, two kinds of length.
 MOST_COMPILED = 64
+NEEDED = ("WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")  # beside RANK
 
 
 @dataclass(frozen=True)
@@ -37,58 +41,119 @@ class World:
 
     Attributes:
         rank, size: of all.
-        local_rank, local_size: of those on this machine.
         device: this rank's.
+        node: the number of this machine, and node_ranks the ranks on it, ascending.
+        watch: over the others; None for one process.
     """
 
     rank: int
     size: int
-    local_rank: int
-    local_size: int
     device: torch.device
-
-    def node_lanes(self, order: Order) -> range:
-        """The lanes of all ranks on this machine."""
-        first = self.rank - self.local_rank
-        lanes = [order.lanes_of(rank, self.size) for rank in (first, first + self.local_size - 1)]
-        return range(lanes[0].start, lanes[1].stop)
+    node: int = 0
+    node_ranks: tuple[int, ...] = (0,)
+    watch: Watch | None = None
 
     @property
     def first(self) -> bool:
         """Whether this rank speaks for all."""
         return self.rank == 0
 
+    @property
+    def first_of_node(self) -> bool:
+        """Whether this rank speaks for its machine."""
+        return self.rank == self.node_ranks[0]
+
+    def node_lanes(self, order: Order) -> list[int]:
+        """The lanes of all ranks on this machine."""
+        return [lane for rank in self.node_ranks for lane in order.lanes_of(rank, self.size)]
+
+    @contextlib.contextmanager
+    def telling(self) -> Iterator[None]:
+        """Within it an error is told to the others before anything is cleaned up, or waited for."""
+        try:
+            yield
+        except BaseException as error:
+            if self.watch is not None:
+                self.watch.tell(error)
+            raise
+
 
 @contextlib.contextmanager
 def joined(device: str | None) -> Iterator[World]:
-    """The world that torchrun has made, or that of one process.
+    """The world that torchrun or Slurm has made, or that of one process.
 
-    An error of one rank ends all within a minute (trainer.watch).
+    An error of one rank ends all within a minute (trainer.watch); this process too, at once.
     """
     kind = device or ("cuda" if torch.cuda.is_available() else "cpu")
     if kind.startswith("cuda") and not torch.cuda.is_available():
         raise UserError(f"--device {kind}: there is no GPU that this PyTorch can use")
     if "RANK" not in os.environ:
-        yield World(0, 1, 0, 1, torch.device(kind))
+        if int(os.environ.get("SLURM_STEP_NUM_TASKS", 1)) > 1:
+            raise UserError(
+                "Slurm started several tasks, but RANK is not set, so each would be a run of its "
+                "own; set RANK, WORLD_SIZE, LOCAL_RANK, MASTER_ADDR and MASTER_PORT for each"
+            )
+        yield World(0, 1, torch.device(kind))
         return
-    local = int(os.environ["LOCAL_RANK"])
-    place = torch.device("cuda", local) if kind == "cuda" else torch.device(kind)
-    if place.type == "cuda":
+    absent = [name for name in NEEDED if name not in os.environ]
+    if absent:
+        raise UserError(f"RANK is set, but {absent[0]} is not; torchrun sets all that is needed")
+    place = torch.device(kind)
+    if kind == "cuda":
+        place = torch.device("cuda", int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
         torch.cuda.set_device(place)
     store, rank, size = next(dist.rendezvous("env://", timeout=TIMEOUT))
-    watch = Watch(store, rank, size)
-    backend = "nccl" if place.type == "cuda" else "gloo"
+    dist.init_process_group(
+        "nccl" if place.type == "cuda" else "gloo",
+        store=store,
+        rank=rank,
+        world_size=size,
+        timeout=TIMEOUT,
+        device_id=place if place.type == "cuda" else None,
+    )
+    watch = Watch(store, rank, size, from_first(int.from_bytes(os.urandom(6))))
     try:
-        dist.init_process_group(backend, store=store, rank=rank, world_size=size, timeout=TIMEOUT)
-        yield World(rank, size, local, int(os.environ["LOCAL_WORLD_SIZE"]), place)
+        yield World(rank, size, place, *nodes(rank), watch)
         dist.barrier()
         watch.stop()
-        dist.destroy_process_group()
     except BaseException as error:
         watch.tell(error)
-        with contextlib.suppress(Exception):  # the error under way is the one that counts
-            dist.destroy_process_group()
-        raise SystemExit(2 if isinstance(error, UserError) else 1) from None
+        # Not by destroying the group: NCCL would wait for collectives that the others never join.
+        sys.stderr.flush()
+        os._exit(2 if isinstance(error, UserError) else 1)
+    dist.destroy_process_group()
+
+
+def nodes(rank: int) -> tuple[int, tuple[int, ...]]:
+    """(number of this rank's machine, the ranks on it), by host names."""
+    hosts: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(hosts, socket.gethostname())
+    names = list(dict.fromkeys(hosts))
+    mine = tuple(r for r, host in enumerate(hosts) if host == hosts[rank])
+    return names.index(hosts[rank]), mine
+
+
+def from_first(value: Any) -> Any:
+    """What the first rank has, on all ranks."""
+    if not dist.is_initialized():
+        return value
+    values = [value]
+    dist.broadcast_object_list(values)
+    return values[0]
+
+
+def check_same(world: World, **values: Any) -> None:
+    """Raises a UserError on all ranks where one has another value than the first."""
+    first = from_first(values)
+    others = [name.replace("_", " ") for name, value in values.items() if first[name] != value]
+    flags = highest([bool(others)], world.device)
+    if others:
+        raise UserError(
+            f"rank {world.rank} has other {', '.join(others)} than rank 0; give every rank the "
+            "same files and options"
+        )
+    if flags[0]:
+        raise UserError("another rank has other files or options than rank 0")
 
 
 # --- round the model --------------------------------------------------------------------------
@@ -97,6 +162,7 @@ def joined(device: str | None) -> Iterator[World]:
 def compile_blocks(model: CLIP) -> None:
     """Compiles what each block computes, once for all blocks of a kind; any length of texts."""
     torch._dynamo.config.recompile_limit = MOST_COMPILED
+    torch._dynamo.config.optimize_ddp = False  # which would cut blocks in two
     for module in model.modules():
         if isinstance(module, Block | Bottleneck):
             module.compute = torch.compile(module.compute)
@@ -165,6 +231,9 @@ def add_up(tensor: Tensor) -> Tensor:
     return tensor
 
 
-def any_rank(flags: Sequence[bool], device: torch.device) -> list[bool]:
-    """Which of the flags any rank has raised; all get the same answer."""
-    return (add_up(torch.tensor(flags, dtype=torch.float32, device=device)) > 0).tolist()
+def highest(values: Sequence[float], device: torch.device) -> list[float]:
+    """The highest of all ranks, one by one; all get the same."""
+    tensor = torch.tensor([float(value) for value in values], device=device)
+    if dist.is_initialized():
+        dist.all_reduce(tensor, dist.ReduceOp.MAX)
+    return tensor.tolist()

@@ -16,7 +16,7 @@ from wit import storage
 from wit.errors import UserError
 
 # What a command leaves that ended before its first checkpoint.
-OURS = {FILE, log.JSONL, log.BOARD, "cache", "held_out", checkpoint.FOLDER}
+OURS = {".lock", FILE, log.JSONL, log.BOARD, "cache", "held_out", checkpoint.FOLDER}
 
 
 def open_run(config: Config, world: World) -> Config:
@@ -59,7 +59,7 @@ def open_run(config: Config, world: World) -> Config:
             f"a rank of {world.size} has {share} pairs a step, no multiple of --micro-batch "
             f"{config.micro_batch}; {remedy}"
         )
-    cores = max(1, (os.cpu_count() or 1) // world.local_size)
+    cores = max(1, len(os.sched_getaffinity(0)) // len(world.node_ranks))
     return replace(config, threads=config.threads or cores)
 
 
@@ -70,4 +70,4 @@ def keep(config: Config) -> None:
 
 def cache_folder(config: Config, world: World) -> str:
     """Where this node keeps downloaded shards; no two nodes share one unless they are told to."""
-    return config.cache or os.path.join(config.out, "cache", str(world.rank // world.local_size))
+    return config.cache or os.path.join(config.out, "cache", str(world.node))

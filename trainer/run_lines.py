@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from trainer import cost
@@ -11,7 +13,7 @@ from trainer.clip import CLIP
 from trainer.config import Config
 from trainer.index import Index
 from trainer.log import Log
-from trainer.order import Order
+from trainer.order import Order, neighbour_distance
 from trainer.parallel import World
 from trainer.progress import Progress
 from trainer.step import Step
@@ -47,6 +49,8 @@ def announce(
         f"{config.warmup:,} steps of warm-up, seed {config.seed}, {config.lanes} lanes, "
         f"{config.crop} crops, Adam's moments in {config.adam}"
     )
+    distance = neighbour_distance(order)
+    log.say(f"neighbours in a shard come {distance:,.0f} samples apart, on average")
     if config.warmup >= total:
         log.say("warning: the run ends before its warm-up; a smaller --warmup is meant")
     ranks = world.size if config.sharding == "fsdp" else 1
@@ -85,7 +89,9 @@ def note(log: Log, part: Part, micros: list[Micro], step: Step, waited: float) -
         log.complain(f"broken: {fault}")
     log.faults += len(part.faults)
     length = sum(micro.tokens.shape[1] for micro in micros) / len(micros)
-    log.step(loss=step.loss, gradient_norm=step.gradient_norm, waited=waited, text_length=length)
+    log.step(waited=waited, text_length=length)
+    if step.finite:  # one that is not would hide the others
+        log.add(loss=step.loss, gradient_norm=step.gradient_norm)
 
 
 def write(
@@ -105,9 +111,8 @@ def write(
     kept = kept_count(config, model.config) or None
     flops = 3 * config.batch * cost.forward_flops(model.config, found["text_length"], kept)
     values = {
-        "loss": found["loss"],
-        "gradient_norm": found["gradient_norm"],
-        "update_norm": step.update_norm,
+        "loss": found.get("loss", math.nan),
+        "gradient_norm": found.get("gradient_norm", math.nan),
         "learning_rate": rate,
         "logit_scale": model.logit_scale.detach().exp().item(),
         "epoch": progress.epoch,
@@ -119,6 +124,8 @@ def write(
         "broken": progress.broken,
         "skipped": progress.skipped,
     }
+    if step.update_norm is not None:
+        values["update_norm"] = step.update_norm
     log.write(progress.step, "train", values)
     left = duration(seconds * (total - progress.step))
     log.say(

@@ -18,12 +18,12 @@ from trainer.resnet import apply_collected, take_collected
 
 @dataclass(frozen=True)
 class Step:
-    """What a step found, equal on all ranks; `update_norm` is 0 where it was not asked for."""
+    """What a step found, equal on all ranks; `update_norm` where it was asked for."""
 
     loss: float
     pairs: int
     gradient_norm: float
-    update_norm: float
+    update_norm: float | None
     finite: bool
 
 
@@ -42,9 +42,11 @@ def take_step(
     optimizer.zero_grad(set_to_none=True)
     outcome = backward(model, micros, lambda: autocast(world.device, config.precision), scale.value)
     average_scale(bare)
-    statistics = add_up(take_collected(bare))
+    statistics = take_collected(bare)
+    if len(statistics):
+        add_up(statistics)
     norm = optim.gradient_norm(bare.parameters()).item() / scale.value
-    loss, moved = outcome.loss.item(), 0.0
+    loss, moved = outcome.loss.item(), None
     finite = math.isfinite(norm) and math.isfinite(loss)
     if finite:
         # A copy of the weights takes less than the activations, which are gone by now.

@@ -15,21 +15,24 @@ from types import FrameType
 import torch
 
 from trainer import batches, checkpoint, cost, held_out, optim, run_lines
+from trainer.accumulate import Micro
 from trainer.cache import Cache
 from trainer.clip import CLIP, create, set_checkpointing
 from trainer.config import Config, scales_loss
 from trainer.convert import load_weights
 from trainer.evaluate.weights import weights_of
 from trainer.index import Index, check_files, read_index
-from trainer.loader import Loader, State, check_state
+from trainer.loader import Batch, Loader, State, check_state
 from trainer.log import Log
 from trainer.lowbit import halve_text_weights
-from trainer.options import parse
+from trainer.options import parse, to_toml
 from trainer.order import Order
 from trainer.parallel import (
     World,
-    any_rank,
+    check_same,
     compile_blocks,
+    from_first,
+    highest,
     joined,
     wrap,
 )
@@ -38,6 +41,7 @@ from trainer.run_folder import cache_folder, keep, open_run
 from trainer.step import take_step
 from trainer.zoo import MODELS, Model, ViTConfig
 from wit.errors import UserError
+from wit.lock import FolderLock
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 AGAIN = 2.0  # seconds between two signals that are not one
@@ -46,7 +50,9 @@ AGAIN = 2.0  # seconds between two signals that are not one
 def main(argv: list[str]) -> int:
     """Trains, or continues; the exit code."""
     config = parse(argv)
-    with joined(config.device) as world:
+    with joined(config.device) as world, contextlib.ExitStack() as stack:
+        if world.first:
+            stack.enter_context(FolderLock(config.out))
         try:
             train(config, world)
         except torch.OutOfMemoryError as error:
@@ -60,14 +66,14 @@ def main(argv: list[str]) -> int:
 
 def train(config: Config, world: World) -> Progress:
     """Takes a run from wherever its folder is to its end, or to where it is told to stop."""
-    if config.deterministic:
-        torch.use_deterministic_algorithms(True)
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
+    set_arithmetic(config)
 
     # --- the run, its data, its model
     config = open_run(config, world)
     index = read_index(config.data)
-    check_files(index)
+    if world.first_of_node:
+        check_files(index)
+    check_same(world, shards=index.sha256, options=steering(config))
     held = held_out.open_held_out(config, world)
     model_config = replace(MODELS[config.model], gelu=config.gelu or MODELS[config.model].gelu)
     vision = model_config.vision
@@ -84,7 +90,7 @@ def train(config: Config, world: World) -> Progress:
     )
 
     # --- where it stands
-    progress, scale = resume(config, index, bare, optimizer)
+    progress, scale = resume(config, world, index, bare, optimizer)
     order = Order(index.samples, config.seed, progress.epoch, config.lanes, config.window)
     total = progress.total(config.epochs, order.steps(config.batch))
     ended = progress.step >= total
@@ -99,6 +105,9 @@ def train(config: Config, world: World) -> Progress:
         log.say(f"the run is at its end: {checkpoint.folder_of(config.out, progress.step)}")
         return progress
 
+    peak = cost.peak(world.device, config.precision)  # before threads decode
+    log.say(f"MFU is of {peak[0] / 1e9:,.0f} GFLOPS a rank: {peak[1]}")
+
     # --- its batches
     loader = Loader(
         Cache(index, cache_folder(config, world), config.cache_bytes),
@@ -110,23 +119,26 @@ def train(config: Config, world: World) -> Progress:
         node_lanes=world.node_lanes(order),
         make=batches.decoder(config.seed, vision.resolution, config.crop),
         threads=config.threads,
+        sample_bytes=batches.sample_bytes(index, vision.resolution),
     )
     on_gpu = world.device.type == "cuda"
-    parts = batches.Parts(loader, config.seed, vision.resolution, pinned=on_gpu)
     patches = vision.patches if isinstance(vision, ViTConfig) else 0
+
+    def prepare(batch: Batch) -> tuple[batches.Part, list[Micro]]:
+        part = batches.assemble(batch, config.seed, vision.resolution, on_gpu)
+        how = (config.micro_batch, world.device, config.seed, patches, config.patch_dropout)
+        return part, batches.micros(part, *how)
+
+    ahead = batches.Ahead(loader, prepare)
 
     # --- steps
     highest_rate = config.learning_rate or model_config.learning_rate
     begun, saved_at = progress.step, time.monotonic()
-    peak = cost.peak(world.device, config.precision)
-    log.say(f"MFU is of {peak[0] / 1e9:,.0f} GFLOPS a rank: {peak[1]}")
     log.start()
-    with contextlib.closing(parts), contextlib.closing(log), Asked() as asked:
+    closing = contextlib.closing
+    with closing(ahead), closing(log), world.telling(), Asked() as asked:
         while progress.step < total:
-            part = next(parts)
-            micros = batches.micros(
-                part, config.micro_batch, world.device, config.seed, patches, config.patch_dropout
-            )
+            part, micros = next(ahead)
             last = progress.step + 1 == total
             writes = last or (progress.step + 1) % config.log_steps == 0
             rate = optim.learning_rate(progress.step, highest_rate, config.warmup, total)
@@ -141,13 +153,14 @@ def train(config: Config, world: World) -> Progress:
                     f"step {progress.step:,}: {config.most_skipped} steps in a row without finite "
                     "gradients; lower --learning-rate, or use --precision bf16 or fp32"
                 )
-            run_lines.note(log, part, micros, step, parts.take_waited())
-            if writes:
-                run_lines.write(log, config, world, bare, progress, total, rate, step, peak[0])
-
             enough = bool(config.stop_after) and progress.step - begun >= config.stop_after
             late = time.monotonic() - saved_at > 60 * config.save_minutes
-            stop, late = any_rank([asked.to_stop or enough, late], world.device)
+            flags = (asked.to_stop or enough, late, ahead.take_waited())
+            stop, late, waited = highest(flags, world.device)
+            run_lines.note(log, part, micros, step, waited)
+            if writes or stop:
+                run_lines.write(log, config, world, bare, progress, total, rate, step, peak[0])
+
             due = last or stop or late or progress.step_of_epoch == 0
             if due or progress.step % config.save_steps == 0:
                 with log.paused():
@@ -182,6 +195,20 @@ def make_model(config: Config, model_config: Model, world: World) -> CLIP:
     return model.train()
 
 
+def set_arithmetic(config: Config) -> None:
+    """Has a GPU compute in fp32 what is said to be, in the same order if that is asked for."""
+    torch.backends.cudnn.conv.fp32_precision = "ieee"
+    torch.backends.cudnn.benchmark = not config.deterministic
+    if config.deterministic:
+        torch.use_deterministic_algorithms(True)
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # read at the first product
+
+
+def steering(config: Config) -> str:
+    """What must be equal on all ranks, or they would not meet: all but places on a machine."""
+    return to_toml(replace(config, cache=None, threads=None, device=None, data=(), out=""))
+
+
 def state_of(config: Config, index: Index, progress: Progress) -> State:
     """Where a run stands in its data."""
     place = (progress.epoch, progress.step_of_epoch, index.sha256)
@@ -189,10 +216,19 @@ def state_of(config: Config, index: Index, progress: Progress) -> State:
 
 
 def resume(
-    config: Config, index: Index, model: CLIP, optimizer: torch.optim.Optimizer
+    config: Config,
+    world: World,
+    index: Index,
+    model: CLIP,
+    optimizer: torch.optim.Optimizer,
 ) -> tuple[Progress, optim.LossScale]:
-    """Reads the last checkpoint, where there is one."""
-    steps = checkpoint.resumable(config.out)
+    """Reads the last checkpoint that the first rank sees, where there is one."""
+    steps = from_first(checkpoint.resumable(config.out))
+    if not steps and checkpoint.steps_of(config.out):
+        raise UserError(
+            f"{config.out}: its checkpoints have weights alone, no training state; begin another "
+            f"run with them (--init {config.out}), or remove them to begin this one anew"
+        )
     if not steps:
         return Progress(), optim.LossScale() if scales_loss(config) else optim.LossScale(1.0)
     facts = checkpoint.load(config.out, steps[-1], model, optimizer)

@@ -26,10 +26,10 @@ FAILED = "failed"
 class Watch:
     """One rank's thread; `stop` it before the store goes."""
 
-    def __init__(self, store: Store, rank: int, size: int) -> None:
+    def __init__(self, store: Store, rank: int, size: int, token: int) -> None:
+        """To be made when all have met; `token`, equal on all, tells this attempt from others."""
         # A connection of its own: others wait for keys in theirs, and it is taken meanwhile.
-        attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-        self.store = PrefixStore(f"watch/{attempt}", store.clone())
+        self.store = PrefixStore(f"watch/{token}", store.clone())
         self.rank, self.size = rank, size
         self._stopped = threading.Event()
         self._beats = 0
@@ -44,6 +44,8 @@ class Watch:
 
     def tell(self, error: BaseException) -> None:
         """Says why this rank fails, here and to the others; if another was before it, only that."""
+        if self._stopped.is_set():
+            return
         self._stopped.set()
         try:
             if self.store.check([FAILED]):

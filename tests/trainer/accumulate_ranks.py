@@ -40,7 +40,7 @@ def gradients(
     """Gradients by name, running statistics after the step, and the loss."""
     model = create(MODELS[name], 0).train().to(memory_format=torch.channels_last)
     torch.nn.init.constant_(model.logit_scale, 3.0)
-    wrapped = wrap(model, World(rank, world, rank, world, torch.device("cpu")), sharding)
+    wrapped = wrap(model, World(rank, world, torch.device("cpu"), 0, tuple(range(world))), sharding)
     mine = size // world
     micros = cut(made_batch(model, size), micro)
     share = micros[rank * mine // micro : (rank + 1) * mine // micro]

@@ -16,11 +16,11 @@ def main(how: str) -> None:
     with joined("cpu") as world:
         dist.barrier()
         if world.rank == 1:
+            print("met", flush=True)
             if how == "user error":
                 raise UserError("00001.tar: cut off; harvest it again")
             if how == "bug":
                 raise ZeroDivisionError("a bug")
-            print("met", flush=True)
             time.sleep(600)
         while True:  # gloo would see a closed connection; nothing is sent in this one
             time.sleep(1)

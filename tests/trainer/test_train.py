@@ -275,7 +275,7 @@ def test_with_each_saving_it_continues_bit_by_bit(data, tmp_path, options):
     once, twice = tmp_path / "once", tmp_path / "twice"
     short = [*RUN, "--epochs", "1", *options]
     config = parse([str(data), "--out", str(once), *short])
-    train(config, World(0, 1, 0, 1, torch.device("cpu")))
+    train(config, World(0, 1, torch.device("cpu")))
     main([str(data), "--out", str(twice), *short, "--stop-after", "2"])
     main([str(data), "--out", str(twice), *short])
     assert weights(once, 3) == weights(twice, 3)
@@ -299,11 +299,9 @@ def test_held_out_pairs_are_looked_at_each_epoch_and_once(data, tmp_path):
     main([*options, "--stop-after", "4"])
     assert list(logged(out, "validation")) == [3]
     first = logged(out, "validation")[3]
-    assert first["pairs"] + first["broken"] == 48
-    assert first["batch"] == 16
+    assert first["pairs"] + first["broken"] == first["batch"] == 16
     main(options)
     assert list(logged(out, "validation")) == [3, 6, 9]
-    assert logged(out, "validation")[9]["loss"] < first["loss"]
     evaluated = logged(out, "evaluation/pairs")
     assert list(evaluated) == [3, 6, 9]
     results = json.loads((out / "held_out" / f"{9:010d}" / "results.json").read_text())

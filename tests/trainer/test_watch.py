@@ -50,6 +50,7 @@ def ends(processes: list[subprocess.Popen], within: float) -> list[str]:
 )
 def test_an_exception_of_one_rank_ends_all_with_its_message(how, message, code):
     processes = start(how)
+    assert processes[1].stdout.readline() == "met\n"
     said = ends(processes, 60)
     assert all(message in lines for lines in said)
     assert [process.returncode for process in processes] == [1, code, 1]

@@ -7,14 +7,12 @@ import contextlib
 import re
 from collections.abc import Sequence
 
-import torch
-
 from trainer.evaluate.features import IMAGES
 from trainer.evaluate.one_set import described, evaluate, line
 from trainer.evaluate.results import read_results, write_results
 from trainer.evaluate.sets import open_set
 from trainer.evaluate.weights import load_model, weights_of
-from trainer.parallel import World, add_up, any_rank, joined
+from trainer.parallel import check_same, from_first, highest, joined
 from trainer.zoo import MODELS, PRECISIONS
 from wit import storage
 from wit.console import Arguments, Screen
@@ -36,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         screen = stack.enter_context(Screen()) if world.first else None
         if world.first:
             stack.enter_context(FolderLock(options.out))
-        path = weights_of(options.weights, options.step)
+        path = from_first(weights_of(options.weights, options.step))
         model, facts = load_model(path, options.model, options.gelu)
         model.to(world.device)
         facts |= {"precision": options.precision, "weights": path}
@@ -51,12 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
             for name, path in wanted.items()
         ]
-        check_equal([one.sha256() for one in sets], world)
+        check_same(world, weights=facts["sha256"], sets=[one.sha256() for one in sets])
         found = read_results(options.out, facts) if world.first else {}
         for one in sets:
             name = one.pictures.name
             done = world.first and found.get(name, {}).get("sha256") == one.sha256()
-            if any_rank([done], world.device)[0]:
+            if highest([done], world.device)[0]:
                 continue
             result = evaluate(
                 model,
@@ -150,13 +148,6 @@ def named(sets: Sequence[str], flag: str = "--sets") -> dict[str, str]:
 
 
 # --- the sets ---------------------------------------------------------------------------------
-
-
-def check_equal(hashes: Sequence[str], world: World) -> None:
-    """Raises a UserError where another rank sees other sets than this one."""
-    mine = torch.tensor([int(sha256[:6], 16) for sha256 in hashes], device=world.device)
-    if not torch.equal(add_up(mine.clone()), world.size * mine):
-        raise UserError(f"rank {world.rank} sees other sets than another: copy them to every node")
 
 
 def _progress(screen: Screen | None, name: str) -> Progress:
