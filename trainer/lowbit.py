@@ -152,7 +152,8 @@ class HalfAdamW(torch.optim.Optimizer):
                     for key, value in entries.items()
                 }
 
-    def _start(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+    def begin(self, parameter: nn.Parameter) -> dict[str, Tensor]:
+        """The state of a parameter before its first step."""
         dtype = torch.float16 if parameter.ndim >= 2 else torch.float32
         state = {"step": torch.zeros((), device="cpu")}
         for name in ("exp_avg", "exp_avg_sq_root"):
@@ -166,7 +167,7 @@ class HalfAdamW(torch.optim.Optimizer):
         self, name: str, parameter: nn.Parameter, group: dict, multiplier: float | Tensor
     ) -> None:
         if parameter not in self.state:
-            self.state[parameter] = self._start(parameter)
+            self.state[parameter] = self.begin(parameter)
         self.state[parameter]["step"] += 1
         state = {key: _local(value) for key, value in self.state[parameter].items()}
         step = int(state.pop("step"))

@@ -72,14 +72,14 @@ def adamw(
 
 def _begun(optimizer: torch.optim.Optimizer) -> torch.optim.Optimizer:
     """The optimiser with moments of zero, so that it can be saved before its first step."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients = [parameter.grad for parameter in parameters]
-    for parameter in parameters:
-        parameter.grad = torch.zeros_like(parameter)
-    optimizer.step()  # at a rate of 0, which moves nothing
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        optimizer.state[parameter]["step"].zero_()
-        parameter.grad = gradient
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            if isinstance(optimizer, HalfAdamW):
+                state = optimizer.begin(parameter)
+            else:  # as torch's own first step makes them where it is fused
+                moments = {name: torch.zeros_like(parameter) for name in ("exp_avg", "exp_avg_sq")}
+                state = {"step": torch.zeros((), device=parameter.device)} | moments
+            optimizer.state[parameter] = state
     return optimizer
 
 

@@ -189,6 +189,7 @@ def wrap(model: CLIP, world: World, sharding: str) -> nn.Module:
 def shard(model: CLIP, world: World) -> CLIP:
     """Shards a model over all ranks, in place (FSDP2)."""
     check_one_dtype("--sharding fsdp", model.named_parameters())
+    model.to(memory_format=torch.contiguous_format)  # it takes no other
     mesh = dist.init_device_mesh(world.device.type, (world.size,))
     for module in list(model.modules()):
         if isinstance(module, Block | Bottleneck):

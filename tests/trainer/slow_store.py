@@ -47,7 +47,7 @@ class SlowStore:
 
 @contextmanager
 def serve() -> Iterator[SlowStore]:
-    """A server on 127.0.0.1 with a bucket `bucket`, reached by s3:// until the end."""
+    """A server on 127.0.0.1 with a bucket `far`, reached by s3:// until the end."""
     import s3fs
     from moto.moto_server.werkzeug_app import DomainDispatcherApplication, create_backend_app
     from werkzeug.serving import WSGIRequestHandler, make_server
@@ -71,7 +71,7 @@ def serve() -> Iterator[SlowStore]:
     )
     s3fs.S3FileSystem.clear_instance_cache()
     try:
-        s3fs.S3FileSystem().mkdir("bucket")
+        s3fs.S3FileSystem().mkdir("far")
         yield store
     finally:
         s3fs.S3FileSystem.clear_instance_cache()

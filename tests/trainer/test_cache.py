@@ -32,13 +32,13 @@ def take(loader: Loader, batches: int) -> list[Batch]:
 
 @pytest.fixture(scope="module")
 def far(many) -> SlowStore:
-    """The folder at s3://bucket/ours, 50 ms away."""
+    """The folder at s3://far/ours, 50 ms away."""
     pytest.importorskip("s3fs", reason="s3:// needs s3fs")
     pytest.importorskip("moto.server", reason="no moto[server]: s3:// is not tested")
     with serve() as store:
         import s3fs
 
-        s3fs.S3FileSystem().put(str(many), "bucket/ours", recursive=True)
+        s3fs.S3FileSystem().put(str(many), "far/ours", recursive=True)
         yield store
         store.latency = 0
 
@@ -52,7 +52,7 @@ def read_epoch(cache: Cache, order: Order, step: int = 0) -> list[Sample]:
 
 
 def test_an_epoch_from_a_store_far_away_reads_hardly_more_than_its_bytes(far, many, tmp_path):
-    index = read_index(["s3://bucket/ours"])
+    index = read_index(["s3://far/ours"])
     check_files(index)
     assert index.sha256 == read_index([str(many)]).sha256
     order = Order(index.samples, 1, 0, lanes=2, window=512)
@@ -67,7 +67,7 @@ def test_an_epoch_from_a_store_far_away_reads_hardly_more_than_its_bytes(far, ma
 
 
 def test_the_first_batch_after_a_resume_is_there_within_seconds(far, tmp_path):
-    index = read_index(["s3://bucket/ours"])
+    index = read_index(["s3://far/ours"])
     order = Order(index.samples, 1, 0, lanes=2, window=512)
     far.reset(LATENCY)
     began = time.perf_counter()
@@ -81,7 +81,7 @@ def test_the_first_batch_after_a_resume_is_there_within_seconds(far, tmp_path):
 
 def test_ranks_of_a_node_bring_each_shard_once(far, tmp_path, monkeypatch):
     monkeypatch.setattr("trainer.reader.RANGED_SHARE", 0)
-    index = read_index(["s3://bucket/ours"])
+    index = read_index(["s3://far/ours"])
     far.reset(0)
     order = Order(index.samples, 1, 0, lanes=4)  # one window: every rank reads every shard
     caches = [Cache(index, str(tmp_path / "c"), 1 << 30) for _ in range(2)]
@@ -99,7 +99,7 @@ def test_ranks_of_a_node_bring_each_shard_once(far, tmp_path, monkeypatch):
 
 
 def test_a_cache_without_room_reads_ranges_and_stays_within_its_limit(far, tmp_path):
-    index = read_index(["s3://bucket/ours"])
+    index = read_index(["s3://far/ours"])
     far.reset(0)
     order = Order(index.samples, 1, 0, lanes=4)
     limit = int(index.table_bytes.sum()) + 5 * int(index.tar_bytes[0])
@@ -110,7 +110,7 @@ def test_a_cache_without_room_reads_ranges_and_stays_within_its_limit(far, tmp_p
 
 
 def test_room_is_made_by_what_is_needed_last(far, tmp_path):
-    index = read_index(["s3://bucket/ours"])
+    index = read_index(["s3://far/ours"])
     far.reset(0)
     size = int(index.tar_bytes[0])
     cache = Cache(index, str(tmp_path / "c"), 3 * size + 100)
@@ -125,7 +125,7 @@ def test_room_is_made_by_what_is_needed_last(far, tmp_path):
 
 
 def test_ranges_are_read_up_to_a_twentieth_of_an_epoch_then_shards_are_brought(far, tmp_path):
-    index = read_index(["s3://bucket/ours"])
+    index = read_index(["s3://far/ours"])
     far.reset(0)
     reader = Reader(Cache(index, str(tmp_path / "c"), 1 << 30))
     for shard in range(8):
@@ -138,7 +138,7 @@ def test_ranges_are_read_up_to_a_twentieth_of_an_epoch_then_shards_are_brought(f
 
 def test_a_store_that_fails_for_a_moment_is_asked_again(far, tmp_path, monkeypatch):
     monkeypatch.setattr(patience, "TRIES", (0.0, 0.0, 0.0))
-    index = read_index(["s3://bucket/ours"])
+    index = read_index(["s3://far/ours"])
     far.reset(0)
     far.fail = 3
     found = Reader(Cache(index, str(tmp_path / "c"), 1 << 30), 0).read(np.array([1]), np.array([3]))
@@ -192,11 +192,11 @@ def test_a_damaged_copy_in_the_store_breaks_samples_and_nothing_else(far, many, 
 
     s3 = s3fs.S3FileSystem()
     tar = (many / "shards" / "00003.tar").read_bytes()
-    index = read_index(["s3://bucket/ours"])
+    index = read_index(["s3://far/ours"])
     far.reset(0)
     try:
-        s3.pipe_file("bucket/ours/shards/00003.tar", tar[: len(tar) // 2])
-        s3.rm_file("bucket/ours/shards/00004.tar")
+        s3.pipe_file("far/ours/shards/00003.tar", tar[: len(tar) // 2])
+        s3.rm_file("far/ours/shards/00004.tar")
         for share in (0, 1000):  # brought, or read by ranges
             reader = Reader(Cache(index, str(tmp_path / f"c{share}"), 1 << 30), share)
             shards = np.repeat([2, 3, 4], 60)
@@ -208,5 +208,5 @@ def test_a_damaged_copy_in_the_store_breaks_samples_and_nothing_else(far, many, 
             assert 20 < sum(s.fault is None for s in found[60:120]) < 40
             assert all("00004.tar" in s.fault and "missing" in s.fault for s in found[120:])
     finally:
-        s3.pipe_file("bucket/ours/shards/00003.tar", tar)
-        s3.put_file(str(many / "shards" / "00004.tar"), "bucket/ours/shards/00004.tar")
+        s3.pipe_file("far/ours/shards/00003.tar", tar)
+        s3.put_file(str(many / "shards" / "00004.tar"), "far/ours/shards/00004.tar")

@@ -323,8 +323,8 @@ def test_a_set_that_was_evaluated_is_not_evaluated_again(weights, folder, tmp_pa
     arguments = [weights, "--sets", f"z={folder}", "--out", str(tmp_path / "out")]
     command.main([*arguments, "--limit", "4"])
     calls = []
-    evaluate = command.zero_shot
-    monkeypatch.setattr(command, "zero_shot", lambda *a, **k: calls.append(1) or evaluate(*a, **k))
+    evaluate = command.evaluate
+    monkeypatch.setattr(command, "evaluate", lambda *a, **k: calls.append(1) or evaluate(*a, **k))
     command.main([*arguments, "--limit", "4"])
     assert not calls
     command.main(arguments)
