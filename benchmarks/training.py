@@ -326,7 +326,7 @@ def rows(results: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
 def main() -> None:
     """Prints the figures as JSON."""
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--compile", action="store_true", help="each side compiled, too: minutes")
     parser.add_argument("--threads", type=int, default=os.cpu_count(), help="of a CPU")
     parser.add_argument("--pairs", type=int, help="of a batch (default: 32; a GPU's largest)")

@@ -16,6 +16,14 @@ settings.load_profile("house")
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are called by their length: gzip's hold the second in which they were made.
+
+    Processes that share the tests must call them alike.
+    """
+    return f"{argname}{len(val)}" if isinstance(val, bytes) else None
+
+
 @pytest.fixture(scope="session")
 def shared_data() -> Path:
     """Return the folder of real pages, pictures and captions; skip where this checkout has none."""
