@@ -312,10 +312,9 @@ def rows(results: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
     for result in results:
         for source, times in result["times as fast"].items():
             tokens = result["tokens a text"][f"ours, {source}"]
-            what = (
-                f"training {result['model']}, fp32, two cores, batches of {result['pairs']['ours']}"
-            )
-            what += f", {source} captions (longest {tokens:.0f} tokens)"
+            compiled = "each at its best" if result["seconds to compile"] else "neither compiled"
+            what = f"training {result['model']}, fp32, {compiled}, two cores, batches of "
+            what += f"{result['pairs']['ours']}, {source} captions (longest {tokens:.0f} tokens)"
             ours, theirs = result["best"][f"ours, {source}"], result["best"]["open_clip, CC3M"]
             found.append(
                 (what, f"{ours:.2f} images/s", f"open_clip: {theirs:.2f} images/s", f"{times:.2f}")
