@@ -143,7 +143,7 @@ def load(out: str, step: int, model: CLIP, optimizer: torch.optim.Optimizer) -> 
 def prune(out: str, keep: int) -> None:
     """Removes what was cut off and all but the last `keep`; rank 0 does.
 
-    Of those before them that end an epoch the weights stay, a sixth of the bytes.
+    Of those before them that end an epoch the weights stay, a quarter of the bytes.
     """
     if _rank():
         return
