@@ -46,7 +46,7 @@ test: $(VENV)/.test $(ENGINE)/.made lint
 	$(BIN)/python -m pytest -q -m "not long" -n $(TESTERS) --dist loadfile
 
 test-long: $(VENV)/.test $(ENGINE)/.made
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q --hypothesis-profile searching
 
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
