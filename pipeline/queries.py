@@ -13,6 +13,7 @@ import pyarrow.compute as pc
 
 from pipeline.run import Run
 from wit import storage, text
+from wit.columns import cast
 from wit.errors import UserError
 from wit.hashing import hash64
 from wit.matching import Matcher, unmatchable
@@ -68,7 +69,7 @@ def read_list(path: str, match: str) -> QueryList:
             raise UserError(f"{path}: no column 'query'; it has {', '.join(table.column_names)}")
     else:
         table = pa.table({"query": _read_text(path)})
-    written = _cast(path, table, "query", pa.string()).combine_chunks()
+    written = cast(path, table, QUERIES.field("query")).combine_chunks()
     queries = text.normalise(written) if match == "default" else written
     fine = pc.fill_null(pc.not_equal(queries, ""), False).to_numpy(zero_copy_only=False)
     if match != "default":
@@ -92,24 +93,13 @@ def read_list(path: str, match: str) -> QueryList:
             columns.append(queries)
         elif field.name == "query_hash":
             columns.append(pa.array(hash64(queries)))
-        elif field.name in kept.column_names:
-            columns.append(_cast(path, kept, field.name, field.type))
         else:
-            columns.append(pa.nulls(len(keep), field.type))
+            columns.append(cast(path, kept, field))
     return QueryList(
         pa.table(columns, schema=QUERIES),
         {reason: len(found) for reason, found in left.items()},
         {reason: str(written[int(found[0])]) for reason, found in left.items() if len(found)},
     )
-
-
-def _cast(path: str, table: pa.Table, name: str, to: pa.DataType) -> pa.ChunkedArray:
-    try:
-        return table[name].cast(to)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        raise UserError(
-            f"{path}: column {name!r} holds {table[name].type}, not {to}; correct it or drop it"
-        ) from error
 
 
 def _read_text(path: str) -> pa.Array:

@@ -11,6 +11,7 @@ import pyarrow.compute as pc
 
 from query_list.run import SOURCES
 from wit import storage
+from wit.columns import cast
 from wit.errors import UserError
 from wit.hashing import hash64
 from wit.pairs import QUERIES
@@ -37,12 +38,12 @@ def read_list(path: str) -> pa.Table:
     table = storage.read_table(path)
     if "query" not in table.column_names:
         raise UserError(f"{path}: no column 'query'; it has {', '.join(table.column_names)}")
-    queries = _cast(path, table, QUERIES.field("query"))
+    queries = cast(path, table, QUERIES.field("query"))
     if queries.null_count:
         row = int(np.flatnonzero(queries.is_null())[0])
         raise UserError(f"{path}, row {row}: its query is null; drop the row")
-    columns = {name: _cast(path, table, QUERIES.field(name)) for name in ("sources", *NUMBERS)}
-    hashes = _cast(path, table, QUERIES.field("query_hash"))
+    columns = {name: cast(path, table, QUERIES.field(name)) for name in ("sources", *NUMBERS)}
+    hashes = cast(path, table, QUERIES.field("query_hash"))
     if hashes.null_count or len(hashes) == 0:
         hashes = pa.chunked_array([pa.array(hash64(queries))])
     columns |= {
@@ -54,18 +55,6 @@ def read_list(path: str) -> pa.Table:
     if len(sources_of(whole)) > MOST_SOURCES:
         raise UserError(f"{path}: more than {MOST_SOURCES} sources; column 'sources' is not ours")
     return whole.combine_chunks()
-
-
-def _cast(path: str, table: pa.Table, field: pa.Field) -> pa.ChunkedArray:
-    if field.name not in table.column_names:
-        return pa.chunked_array([pa.nulls(len(table), field.type)])
-    try:
-        return table[field.name].cast(field.type)
-    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
-        found = table[field.name].type
-        raise UserError(
-            f"{path}: column {field.name!r} holds {found}, not {field.type}; correct or drop it"
-        ) from error
 
 
 # --- sources ----------------------------------------------------------------------------------

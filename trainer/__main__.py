@@ -2,12 +2,7 @@
 
 import sys
 
-from trainer.train import main
-from wit.errors import UserError
+from wit.cli import main
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"wit train: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main(["train", *sys.argv[1:]]))

@@ -22,9 +22,8 @@ from trainer.index import Index
 from trainer.loader import Batch, Loader
 from trainer.order import key_of, keyed_permutation
 from trainer.reader import Sample
-from trainer.tokenizer import tokenize
+from trainer.tokenizer import tokenize, trimmed
 
-TRIM = 8  # texts are cut to a multiple of so many tokens
 TEXT, PATCHES = 101, 102  # what a key is for, beside those of trainer.order
 
 Made = tuple[np.ndarray | None, Sample, str]  # uint8 [S, S, 3] or None, and then why
@@ -148,16 +147,14 @@ def micros(
 ) -> list[Micro]:
     """A part as micro-batches of `size` samples, to be computed on the device.
 
-    Texts are cut to the longest of the micro-batch: exact, for no token looks at a later one.
-    `dropped` is the share of `patches` that each picture goes without.
+    Texts are cut to the longest of the micro-batch. `dropped` is the share of `patches` that each
+    picture goes without.
     """
     found = []
     for start in range(0, len(part.fine), size):
         cut = slice(start, start + size)
-        longest = int(part.lengths[cut].max())
-        length = min(part.tokens.shape[1], -(-longest // TRIM) * TRIM)
         others = [
-            torch.from_numpy(part.tokens[cut, :length].copy()),
+            torch.from_numpy(trimmed(part.tokens[cut], part.lengths[cut])),
             torch.from_numpy(part.fine[cut]),
             kept_patches(part, cut, seed, patches, dropped) if dropped else None,
         ]

@@ -31,6 +31,7 @@ from torch.distributed.checkpoint.state_dict import (
 
 from trainer.clip import CLIP
 from trainer.convert import write_weights
+from trainer.parallel import barrier
 from wit import storage
 from wit.errors import UserError
 
@@ -82,7 +83,7 @@ def save(
     folder = folder_of(out, step)
     if _rank() == 0 and os.path.isdir(folder):
         shutil.rmtree(folder)
-    _barrier()
+    barrier()
     weights, moments = get_state_dict(model, optimizer)
     try:
         dcp.save({"model": weights, "optimizer": moments}, checkpoint_id=folder, no_dist=_alone())
@@ -102,7 +103,7 @@ def save(
             f"{folder}: no space for the checkpoint ({free / 1e9:,.1f} GB are free); free some and "
             "run the same command again: it continues from the one before"
         ) from error
-    _barrier()
+    barrier()
 
 
 def _is_full(error: BaseException) -> bool:
@@ -171,8 +172,3 @@ def _rank() -> int:
 
 def _alone() -> bool:
     return not dist.is_initialized()
-
-
-def _barrier() -> None:
-    if dist.is_initialized():
-        dist.barrier()

@@ -21,7 +21,7 @@ from torch.nn import functional as F
 
 from trainer import hugging_face
 from trainer.clip import CLIP
-from trainer.zoo import MEAN, MODELS, STD, Gelu, Model, ViTConfig
+from trainer.zoo import MEAN, STD, Gelu, Model, ViTConfig
 from wit import storage
 from wit.errors import UserError
 
@@ -76,12 +76,6 @@ def load_weights(path: str, model: Model, gelu: Gelu | None = None, resize: bool
     if recorded is not None:
         check_gelu(path, recorded, model)
     return fit(path, state, model, resize)
-
-
-def load_openai(path: str) -> tuple[Model, State]:
-    """One of OpenAI's archives: which model it is, and its weights. Raises WeightsError."""
-    name, state = read_torchscript(path, read_bytes(path))
-    return MODELS[name], fit(path, state, MODELS[name])
 
 
 def from_open_clip(folder: str, model: Model, resize: bool = False) -> State:

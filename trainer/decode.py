@@ -18,8 +18,7 @@ import functools
 import io
 import itertools
 import math
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Executor
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import simplejpeg
@@ -118,37 +117,6 @@ def centre_crop(data: bytes, side: int, out: np.ndarray | None = None) -> np.nda
     out = square_array(side) if out is None else out
     out[:] = picture.crop((left, top, left + side, top + side))
     return out
-
-
-def decode_batch(
-    pictures: Sequence[bytes],
-    images: np.ndarray,
-    fine: np.ndarray,
-    keys: Sequence[int] | None = None,
-    crop: str = "square",
-    pool: Executor | None = None,
-) -> dict[int, str]:
-    """Fills images, uint8 [B, side, side, 3], and fine, bool [B]; returns the others' reasons.
-
-    A picture that cannot be used keeps its row, as zeros. `keys` are those of `random_crop`;
-    without them it is `centre_crop`. The threads of `pool` share the work.
-    """
-    side = images.shape[1]
-
-    def decode(row: int) -> str:
-        data, out = pictures[row], images[row]
-        if keys is None:
-            result = centre_crop(data, side, out)
-        else:
-            result = random_crop(data, side, keys[row], crop, out)
-        if isinstance(result, str):
-            out[:] = 0
-            return result
-        return ""
-
-    reasons = list((pool.map if pool else map)(decode, range(len(pictures))))
-    fine[:] = [not reason for reason in reasons]
-    return {row: reason for row, reason in enumerate(reasons) if reason}
 
 
 def jpeg_part(

@@ -6,8 +6,7 @@ import argparse
 from collections.abc import Sequence
 
 from trainer.convert import HUGGING_FACE_CONFIG, export
-from trainer.evaluate.weights import load_model, weights_of
-from trainer.zoo import MODELS
+from trainer.evaluate.weights import add_options, load_model, weights_of
 from wit import storage
 from wit.console import Arguments
 from wit.errors import UserError
@@ -37,14 +36,6 @@ def _parser() -> argparse.ArgumentParser:
         "Hugging Face load them without a network.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "weights",
-        metavar="RUN_OR_WEIGHTS",
-        help="the folder of a run (its last checkpoint) or of a checkpoint; or weights: "
-        "safetensors, OpenAI's archives, folders of open_clip or Hugging Face",
-    )
+    add_options(parser)
     parser.add_argument("--out", required=True, help="a new folder")
-    parser.add_argument("--step", type=int, help="of the run's checkpoint (the last)")
-    parser.add_argument("--model", choices=tuple(MODELS), help="where the weights do not say it")
-    parser.add_argument("--gelu", choices=("quick", "exact"), help="likewise")
     return parser

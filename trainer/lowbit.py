@@ -169,9 +169,9 @@ class HalfAdamW(torch.optim.Optimizer):
         if parameter not in self.state:
             self.state[parameter] = self.begin(parameter)
         self.state[parameter]["step"] += 1
-        state = {key: _local(value) for key, value in self.state[parameter].items()}
+        state = {key: local(value) for key, value in self.state[parameter].items()}
         step = int(state.pop("step"))
-        weight, gradient = _local(parameter), _local(parameter.grad)
+        weight, gradient = local(parameter), local(parameter.grad)
         if parameter.ndim < 2:
             gradient = gradient.float() * multiplier
             _adamw(weight, gradient, state["exp_avg"], state["exp_avg_sq_root"], step, group)
@@ -246,8 +246,8 @@ def _adamw(
     weight.addcdiv_(exp_avg, divisor, value=-group["lr"] / (1 - beta1**step))
 
 
-def _local(tensor: Tensor) -> Tensor:
-    """The rows that this rank has of a tensor that FSDP2 shards; any other tensor itself."""
+def local(tensor: Tensor) -> Tensor:
+    """Returns this rank's rows of a tensor that FSDP2 shards; any other tensor itself."""
     return tensor.to_local() if isinstance(tensor, DTensor) else tensor
 
 

@@ -12,7 +12,7 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.tensor import DTensor
 
-from trainer.lowbit import HalfAdamW
+from trainer.lowbit import HalfAdamW, local
 from wit.errors import UserError
 
 
@@ -127,11 +127,6 @@ def _square(tensors: list[Tensor]) -> Tensor:
     return torch.stack(norms).double().square().sum()
 
 
-def _local(tensor: Tensor) -> Tensor:
-    """Returns this rank's part of a tensor that FSDP2 shards; any other tensor itself."""
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor
-
-
 def clip_multiplier(norm: float, largest: float | None) -> float:
     """What gradients of this norm are to be multiplied with, so that it is at most `largest`."""
     return 1.0 if largest is None or norm <= largest else largest / norm
@@ -148,19 +143,9 @@ def step(
         return
     if isinstance(multiplier, Tensor) or multiplier != 1:
         groups = [group["params"] for group in optimizer.param_groups]
-        gradients = [_local(p.grad) for group in groups for p in group if p.grad is not None]
+        gradients = [local(p.grad) for group in groups for p in group if p.grad is not None]
         torch._foreach_mul_(gradients, multiplier)
     optimizer.step()
-
-
-def state_bytes(optimizer: torch.optim.Optimizer) -> int:
-    """Bytes of the optimiser's state on this rank."""
-    total = 0
-    for state in optimizer.state.values():
-        for value in state.values():
-            value = value.to_local() if isinstance(value, DTensor) else value
-            total += value.numel() * value.element_size()
-    return total
 
 
 @dataclass(frozen=True)

@@ -26,6 +26,7 @@ from wit import kernels_loader
 MERGES = Path(__file__).parent / "data" / "bpe_simple_vocab_16e6.txt.gz"
 START, END = 49_406, 49_407
 LENGTH = 77  # tokens of a row, START and END among them
+TRIM = 8  # tokens; few lengths, so that few kernels are made for them
 
 # A piece that is a token's name is that token, in OpenAI's tokenizer too. The bytes that stand for
 # these two on their way through the kernel occur in no UTF-8.
@@ -74,6 +75,15 @@ def tokenize(texts: Sequence[str], length: int = LENGTH) -> tuple[np.ndarray, np
     tokens[:, 1:-1][np.arange(room) < counts[:, None]] = np.frombuffer(b"".join(ids), np.uint16)
     tokens[np.arange(len(rows)), counts + 1] = END
     return tokens, counts + 2
+
+
+def trimmed(tokens: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """The rows, int64 [n, L], cut to the longest of them in steps of TRIM; a copy.
+
+    Exact where no token looks at a later one.
+    """
+    longest = -(-int(counts.max()) // TRIM) * TRIM
+    return tokens[:, :longest].copy()
 
 
 def clean(text: str) -> str:

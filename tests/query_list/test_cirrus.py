@@ -1,37 +1,24 @@
 """Each page of a CirrusSearch dump is read once, with its redirects, whatever the splits."""
 
 import bz2
+import functools
 import gzip
 import itertools
 import json
 import random
 import string
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from query_list import cirrus, pages
+from tests.query_list import split_pages
+from tests.query_list.split_pages import stored
 from wit import storage
 from wit.errors import UserError
 
-
-def rows(path: str, cuts: list[int] = ()) -> tuple[list[tuple], Counter]:
-    """What the splits between these cuts give: all rows in order, and the sums of the counts."""
-    found, counts = [], Counter()
-    for start, end in itertools.pairwise([0, *sorted(cuts), storage.size(path)]):
-        read = cirrus.read_pages(path, start, end)
-        for batch in read:
-            assert batch.schema == pages.PAGES
-            found += [tuple(row.values()) for row in batch.to_pylist()]
-        counts.update(read.counts)
-    return found, counts
-
-
-def stored(name: str, data: bytes) -> str:
-    storage.write_bytes(f"memory://cirrus/{name}", data)
-    return f"memory://cirrus/{name}"
+rows = functools.partial(split_pages.rows, cirrus.read_pages)
 
 
 def document(title: str, text: str | None, redirects: list[tuple[int, str]] = (), **more) -> dict:

@@ -8,7 +8,6 @@ import json
 import pytest
 
 from query_list import download
-from query_list.download import web
 from query_list.inputs import XML, find_inputs
 from tests.query_list import dump_server
 from tests.query_list.downloads import (
@@ -18,29 +17,15 @@ from tests.query_list.downloads import (
     HOURLY,
     LAST_DAY,
     ONE_DAY,
-    add_all,
     files_in,
     inputs,
     make_dump,
     make_views,
     run,
 )
-from tests.query_list.dump_server import DumpServer, cut_at, says
+from tests.query_list.dump_server import cut_at, says
 from wit.console import Arguments
 from wit.errors import UserError
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    monkeypatch.setattr(web, "PAUSE", 0.01)
-    monkeypatch.setattr(web, "BUSY_PAUSE", 0.01)
-
-
-@pytest.fixture
-def server():
-    with DumpServer() as server:
-        add_all(server)
-        yield server
 
 
 def test_the_dump_page_views_and_wordnet_come_whole_and_are_known_by_what_is_in_them(

@@ -25,7 +25,6 @@ from tests.query_list.downloads import (
     LAST_DAY,
     ONE_DAY,
     SAME,
-    add_all,
     arguments,
     files_in,
     inputs,
@@ -33,23 +32,10 @@ from tests.query_list.downloads import (
     make_views,
     run,
 )
-from tests.query_list.dump_server import DumpServer, changes_to, cut_at, endless, says, whole
+from tests.query_list.dump_server import changes_to, cut_at, endless, says, whole
 from wit.errors import UserError
 
 JOB = "articlesmultistreamdump"
-
-
-@pytest.fixture(autouse=True)
-def no_waiting(monkeypatch):
-    monkeypatch.setattr(web, "PAUSE", 0.01)
-    monkeypatch.setattr(web, "BUSY_PAUSE", 0.01)
-
-
-@pytest.fixture
-def server():
-    with DumpServer() as server:
-        add_all(server)
-        yield server
 
 
 # --- interruptions ----------------------------------------------------------------------------

@@ -1,21 +1,23 @@
 """Each page of a MediaWiki dump is read once, whatever the splits; what is not read is counted."""
 
 import bz2
+import functools
 import gzip
 import io
 import itertools
 import random
 import string
 import xml.etree.ElementTree as ElementTree
-from collections import Counter
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from query_list import bzip2, dump, pages
+from tests.query_list import split_pages
 from tests.query_list.dumps import END, HEAD, Page, multistream, single, xml
 from tests.query_list.real import DUMP, place
+from tests.query_list.split_pages import stored
 from wit import storage
 from wit.errors import UserError
 
@@ -23,21 +25,7 @@ TABLES, CORPUS = "enwiki-table-markup.xml.bz2", "testcorpus.xml.bz2"
 BULGARIAN = "bgwiki-latest-pages-articles-shortened.xml.bz2"
 
 
-def rows(path: str, cuts: list[int] = ()) -> tuple[list[tuple], Counter]:
-    """What the splits between these cuts give: all rows in order, and the sums of the counts."""
-    found, counts = [], Counter()
-    for start, end in itertools.pairwise([0, *sorted(cuts), storage.size(path)]):
-        read = dump.read_pages(path, start, end)
-        for batch in read:
-            assert batch.schema == pages.PAGES
-            found += [tuple(row.values()) for row in batch.to_pylist()]
-        counts.update(read.counts)
-    return found, counts
-
-
-def stored(name: str, data: bytes) -> str:
-    storage.write_bytes(f"memory://dumps/{name}", data)
-    return f"memory://dumps/{name}"
+rows = functools.partial(split_pages.rows, dump.read_pages)
 
 
 def sample(count: int) -> list[Page]:

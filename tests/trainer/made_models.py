@@ -12,13 +12,10 @@ TINY_VIT, TINY_RESNET = MODELS["cpu-ViT-tiny/32"], MODELS["cpu-RN-tiny"]
 tiny_models = pytest.mark.parametrize("config", [TINY_VIT, TINY_RESNET], ids=lambda c: c.name)
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in one order, whatever machine runs the test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+def state_bytes(optimizer: torch.optim.Optimizer) -> int:
+    """Bytes of an optimiser's state."""
+    states = optimizer.state.values()
+    return sum(value.numel() * value.element_size() for s in states for value in s.values())
 
 
 def random_model(config, seed=0) -> CLIP:

@@ -10,15 +10,6 @@ from tests.trainer.ranks import run_ranks  # noqa: E402
 VIT, RESNET = "cpu-ViT-tiny/32", "cpu-RN-tiny"
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """As ranks have: other sums put other numbers on either side of a ReLU's corner."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 def assert_close(found: dict, expected: dict, share: float) -> None:
     """Within `share` of the largest of each tensor; keys' biases have no gradient but rounding."""
     assert found.keys() == expected.keys()

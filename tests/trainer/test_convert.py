@@ -22,6 +22,7 @@ from benchmarks import models as peers
 from trainer import convert, hugging_face
 from trainer.clip import CLIP, empty
 from trainer.convert import WeightsError
+from trainer.evaluate.weights import load_model
 from trainer.zoo import MODELS, PAPER, ViTConfig
 from wit.errors import UserError
 
@@ -213,11 +214,12 @@ def test_an_archive_of_openai_is_known_by_its_sha256(tmp_path, monkeypatch):
     path, state = tmp_path / "RN.pt", random_model(RESNET).state_dict()
     sha256 = archive(path, state)
     monkeypatch.setitem(convert.OPENAI_SHA256, sha256, "cpu-RN-tiny")
-    config, found = convert.load_openai(str(path))
-    assert config is RESNET
     expected = {k: t.half().float() if t.is_floating_point() else t for k, t in state.items()}
-    assert same(found, expected)
     assert same(convert.load_weights(str(path), RESNET), expected)
+    model, facts = load_model(str(path))  # which need not be told the model
+    assert model.config == RESNET
+    assert facts["gelu"] == "quick"
+    assert same(model.state_dict(), expected)
     with pytest.raises(WeightsError, match="trained with the quick GELU"):
         convert.load_weights(str(path), replace(RESNET, gelu="exact"))
 
@@ -227,9 +229,8 @@ def test_another_archive_is_not_opened(tmp_path, monkeypatch):
     path = tmp_path / "RN.pt"
     archive(path, {"a": torch.zeros(1)})
     monkeypatch.setattr(torch.jit, "load", lambda *_a, **_k: pytest.fail("it was opened"))
-    for load in (convert.load_openai, lambda p: convert.load_weights(p, RESNET, gelu="quick")):
-        with pytest.raises(WeightsError, match=r"RN\.pt: none of OpenAI's nine TorchScript"):
-            load(str(path))
+    with pytest.raises(WeightsError, match=r"RN\.pt: none of OpenAI's nine TorchScript"):
+        convert.load_weights(str(path), RESNET, gelu="quick")
 
 
 def test_the_nine_archives_are_the_nine_models():

@@ -6,6 +6,7 @@ torch = pytest.importorskip("torch", reason="the trainer's install has torch: [t
 
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
+from tests.trainer.made_models import state_bytes  # noqa: E402
 from trainer import cost, optim  # noqa: E402
 from trainer.clip import CLIP, create, set_checkpointing  # noqa: E402
 from trainer.lowbit import halve_text_weights  # noqa: E402
@@ -67,7 +68,7 @@ def test_weights_gradients_and_moments_are_what_a_step_leaves(half):
     for parameter in model.parameters():
         parameter.grad = torch.zeros_like(parameter)
     optim.step(optimizer, 1e-3)
-    found = optim.state_bytes(optimizer)
+    found = state_bytes(optimizer)
     found += 2 * sum(p.numel() * p.element_size() for p in model.parameters())
     kind = "fp16" if half else "fp32"
     count = sum(p.numel() for p in model.parameters())

@@ -39,15 +39,6 @@ from wit.pairs import PREDICTIONS
 TINY_VIT, TINY_RESNET = MODELS["cpu-ViT-tiny/32"], MODELS["cpu-RN-tiny"]
 
 
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Sums in one order, whatever machine runs the test."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
 @pytest.fixture(scope="session")
 def clothes(shared_data) -> str:
     return str(shared_data / "images" / "clothing_cc0_300.tar")

@@ -21,7 +21,7 @@ from open_clip_train.train import train_one_epoch  # noqa: E402
 from safetensors.torch import save_file  # noqa: E402
 from torchvision.transforms import Normalize  # noqa: E402
 
-from tests.trainer.made_models import TINY_RESNET, TINY_VIT, one_thread  # noqa: E402
+from tests.trainer.made_models import TINY_RESNET, TINY_VIT  # noqa: E402
 from tests.trainer.made_shards import write_shard  # noqa: E402
 from trainer.batches import Ahead, Part, assemble, decoder  # noqa: E402
 from trainer.cache import Cache  # noqa: E402
@@ -31,8 +31,6 @@ from trainer.loader import Loader  # noqa: E402
 from trainer.order import Order  # noqa: E402
 from trainer.train import main  # noqa: E402
 from trainer.zoo import Model  # noqa: E402
-
-__all__ = ["one_thread"]
 
 PICTURES, BATCH, LANES, EPOCHS, SEED = 660, 32, 8, 5, 3
 STEPS = 100  # five epochs of twenty batches; twenty pictures of each epoch are in none

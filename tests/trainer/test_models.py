@@ -20,7 +20,6 @@ from tests.trainer.made_models import (
     TINY_RESNET,
     TINY_VIT,
     equal,
-    one_thread,
     random_model,
     tiny_models,
 )
@@ -28,9 +27,6 @@ from trainer import convert, hugging_face
 from trainer.block import LayerNorm
 from trainer.clip import CLIP, create, set_checkpointing
 from trainer.zoo import MODELS, PAPER, SMALL, ResNetConfig, ViTConfig
-
-__all__ = ["one_thread"]
-
 
 # --- sizes and numbers ------------------------------------------------------------------------
 

@@ -16,7 +16,6 @@ from tests.trainer.made_models import (
     TINY_VIT,
     equal,
     gradients,
-    one_thread,
     random_model,
     tiny_models,
 )
@@ -28,8 +27,6 @@ from trainer.resnet import (
     still,
     take_collected,
 )
-
-__all__ = ["one_thread"]
 
 
 @tiny_models

@@ -2,12 +2,7 @@
 
 import sys
 
-from trainer.evaluate.command import main
-from wit.errors import UserError
+from wit.cli import main
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main(sys.argv[1:]))
-    except UserError as error:
-        print(f"wit eval: {error}", file=sys.stderr)
-        sys.exit(2)
+    sys.exit(main(["eval", *sys.argv[1:]]))

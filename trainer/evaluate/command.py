@@ -11,9 +11,9 @@ from trainer.evaluate.features import IMAGES
 from trainer.evaluate.one_set import described, evaluate, line
 from trainer.evaluate.results import read_results, write_results
 from trainer.evaluate.sets import open_set
-from trainer.evaluate.weights import load_model, weights_of
+from trainer.evaluate.weights import add_options, load_model, weights_of
 from trainer.parallel import check_same, from_first, highest, joined
-from trainer.zoo import MODELS, PRECISIONS
+from trainer.zoo import PRECISIONS
 from wit import storage
 from wit.console import Arguments, Screen
 from wit.errors import UserError
@@ -82,12 +82,7 @@ def _parser() -> argparse.ArgumentParser:
         "torchrun ... -m trainer.evaluate with the same options.",
         allow_abbrev=False,
     )
-    parser.add_argument(
-        "weights",
-        metavar="RUN_OR_WEIGHTS",
-        help="the folder of a run (its last checkpoint) or of a checkpoint; or weights: "
-        "safetensors, OpenAI's archives, folders of open_clip or Hugging Face",
-    )
+    add_options(parser)
     parser.add_argument(
         "--sets",
         nargs="+",
@@ -118,9 +113,6 @@ def _parser() -> argparse.ArgumentParser:
         "--captions", metavar="FILE.json", help="{picture: [caption, ...]}; only these pictures"
     )
     parser.add_argument("--limit", type=_positive, help="pictures of a set, evenly spread over it")
-    parser.add_argument("--step", type=int, help="of the run's checkpoint (the last)")
-    parser.add_argument("--model", choices=tuple(MODELS), help="where the weights do not say it")
-    parser.add_argument("--gelu", choices=("quick", "exact"), help="likewise")
     parser.add_argument("--precision", choices=PRECISIONS, default="fp32")
     parser.add_argument("--batch", type=_positive, default=IMAGES, help=f"pictures ({IMAGES})")
     parser.add_argument("--threads", type=_positive, help="that decode pictures, a rank (up to 8)")

@@ -26,11 +26,11 @@ from torch.nn import functional as F
 from trainer.clip import CLIP, normalise
 from trainer.decode import centre_crop
 from trainer.evaluate.pictures import Pictures
+from trainer.tokenizer import trimmed
 from wit.manifest import Progress, no_progress
 
 IMAGES, TEXTS = 64, 256  # in a batch
 AHEAD = 2  # batches decoded while one is computed
-TRIM = 8  # texts are cut to a multiple of so many tokens
 MOST_FAULTS = 10  # of which the reason is told
 
 # (texts, length) -> token ids int64 [n, length], how many there are in each row int64 [n]
@@ -135,9 +135,8 @@ def load(pictures: Pictures, place: int, side: int) -> np.ndarray | str:
 def encode_texts(model: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:
     """fp32 [T, E] of norm 1, computed together; to be called within `evaluating`."""
     tokens, counts = tokenizer(texts, model.config.text.context)
-    length = min(tokens.shape[1], -(-int(counts.max()) // TRIM) * TRIM)
-    trimmed = torch.from_numpy(tokens[:, :length].copy()).to(model.logit_scale.device)
-    return F.normalize(model.encode_text(trimmed).float(), dim=-1).cpu().numpy()
+    cut = torch.from_numpy(trimmed(tokens, counts)).to(model.logit_scale.device)
+    return F.normalize(model.encode_text(cut).float(), dim=-1).cpu().numpy()
 
 
 def text_features(model: CLIP, tokenizer: Tokenizer, texts: Sequence[str]) -> np.ndarray:

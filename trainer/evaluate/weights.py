@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 from dataclasses import replace
@@ -23,6 +24,19 @@ from wit.errors import UserError
 
 MOST_HEADER = 100_000_000  # bytes of the header of safetensors, as the format says
 ZIP = b"PK"
+
+
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds what says which weights are meant, and what they do not record."""
+    parser.add_argument(
+        "weights",
+        metavar="RUN_OR_WEIGHTS",
+        help="the folder of a run (its last checkpoint) or of a checkpoint; or weights: "
+        "safetensors, OpenAI's archives, folders of open_clip or Hugging Face",
+    )
+    parser.add_argument("--step", type=int, help="of the run's checkpoint (the last)")
+    parser.add_argument("--model", choices=tuple(MODELS), help="where the weights do not say it")
+    parser.add_argument("--gelu", choices=("quick", "exact"), help="likewise")
 
 
 def weights_of(path: str, step: int | None = None) -> str:
