@@ -139,7 +139,7 @@ def jpeg_part(
         pixels = simplejpeg.decode_jpeg(
             data, "RGB", fastupsample=enlarged >= 1, min_height=shape[0], min_width=shape[1]
         )
-    except ValueError:
+    except (ValueError, LookupError):  # the latter for sampling factors that it has no name for
         return None
     if pixels.shape[:2] != shape:
         return None

@@ -33,7 +33,7 @@ def decode(data: bytes, full: tuple[int, int], mode: str, part: int) -> np.ndarr
             return None
         least = {"min_width": -(-width // part), "min_height": -(-height // part)}
         pixels = simplejpeg.decode_jpeg(data, COLOURS[mode][0], **least)
-    except ValueError:
+    except (ValueError, LookupError):  # the latter for sampling factors that it has no name for
         return None
     if pixels.shape[:2] != (least["min_height"], least["min_width"]):
         return None

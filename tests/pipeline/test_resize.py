@@ -85,6 +85,14 @@ def test_decoding_at_a_part_of_the_size_keeps_the_picture_in_its_place(clothes, 
             assert psnr(at_a_part, by_pillow) > 50
 
 
+def test_a_sampling_that_turbo_has_no_name_for_is_read_by_pillow():
+    data = bytearray(saved(Image.new("RGB", (64, 48), (200, 30, 60)), subsampling=0))
+    factors = data.index(b"\xff\xc0") + 11  # of the brightness, in the frame's header
+    data[factors] = 0x14  # 4:4:1, a quarter of the colours' rows
+    seen = images.decode_resize(bytes(data), POLICY)
+    assert (seen.outcome, seen.original_width, seen.original_height) == ("success", 64, 48)
+
+
 def test_the_same_bytes_every_time(clothes):
     data = saved(clothes[0], quality=90)
     assert len({images.decode_resize(data, POLICY).image for _ in range(5)}) == 1

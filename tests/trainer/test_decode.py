@@ -1,6 +1,7 @@
 """Pictures: crops that depend on a key alone, open_clip's pixels, reasons for what is broken."""
 
 import io
+import itertools
 import struct
 import tarfile
 import zlib
@@ -332,6 +333,15 @@ def test_no_bytes_raise_anything(kind, changes, cut):
         data[at % len(data)] = value
     data = bytes(data[: len(data) - cut])
     for result in (random_crop(data, 16, 5), centre_crop(data, 16)):
+        assert isinstance(result, str) or result.shape == (16, 16, 3)
+
+
+@pytest.mark.parametrize("factors", list(itertools.product(range(5), range(5))))
+def test_a_jpeg_of_any_sampling_factors_is_a_picture_or_has_a_reason(factors):
+    data = bytearray(stored(noise(40, 30), "JPEG"))
+    frame = data.index(b"\xff\xc0")  # then length, precision, height, width, components, id
+    data[frame + 11] = factors[0] << 4 | factors[1]
+    for result in (random_crop(bytes(data), 16, 5), centre_crop(bytes(data), 16)):
         assert isinstance(result, str) or result.shape == (16, 16, 3)
 
 
