@@ -101,7 +101,7 @@ def measure(pictures: list[bytes], rounds: int) -> dict[str, Any]:
 
     def ours(crop: str) -> None:
         for data, key in zip(pictures, keys, strict=True):
-            decode.random_crop(data, SIDE, key, crop, out)
+            decode.random_crop(data, SIDE, key, decode.placing(crop), out)
 
     seconds = take_turns(
         {

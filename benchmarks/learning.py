@@ -31,13 +31,8 @@ SHARDS = 8
 TRIAL = 60  # steps whose speed gives the number of epochs; the first third of them do not count
 SHARE = 0.95  # of the minutes is planned for; checkpoints and slower steps have the rest
 RECIPE = {
-    "model": "cpu-ViT-20M/32",
+    "config": "cpu-vit-20m-16",
     "batch": 128,
-    "lanes": 64,
-    "learning-rate": 1e-3,
-    "warmup": 100,
-    "weight-decay": 0.2,
-    "crop": "resized",
     "precision": "fp32",
 }
 

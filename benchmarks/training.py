@@ -6,11 +6,11 @@ equal. Captions are real (Conceptual Captions' and LAION's of ../shared/data), p
 arithmetic takes as long whatever it adds up.
 
 Ours is `trainer.step` on `trainer.batches.micros`: pictures arrive as uint8 and are normalised in
-the step, texts are as long as the batch needs (so the source of the captions matters), the loss is
-tiled, the gradient's norm is taken. Theirs is what open_clip's trainer does in a step, on pictures
-normalised before the clock starts and 77 tokens, with its ClipLoss and groups of parameters; and
-with AdamW `fused`, which its trainer does not ask for, so that nothing is lost there. ResNets have
-the memory format channels_last on both sides.
+the step, texts are computed without their padding (so the source of the captions matters), the
+loss is tiled, the gradient's norm is taken. Theirs is what open_clip's trainer does in a step, on
+pictures normalised before the clock starts and 77 tokens, with its ClipLoss and groups of
+parameters; and with AdamW `fused`, which its trainer does not ask for, so that nothing is lost
+there. ResNets have the memory format channels_last on both sides.
 
 `--compile` adds each side compiled by torch.compile: our blocks, as `wit train --compile` does, and
 their whole model, as `--torchcompile` does. That takes minutes, which do not count. `times as fast`
@@ -95,7 +95,7 @@ class Contestant:
         """The mean of what a text is long in the batches that are measured."""
         if self.side == "open_clip":
             return self.parts[0].tokens.shape[1]
-        return statistics.mean(map(cut_length, self.parts[1:]))
+        return statistics.mean(map(mean_length, self.parts[1:]))
 
 
 # --- the two sides ----------------------------------------------------------------------------
@@ -184,10 +184,10 @@ def made(texts: list[str], pairs: int, side: int, number: int) -> list[batches.P
     return parts
 
 
-def cut_length(part: batches.Part) -> int:
+def mean_length(part: batches.Part) -> float:
     """Tokens a text that our step computes with."""
     (micro,) = batches.micros(part, len(part.fine), torch.device("cpu"), seed=0)
-    return micro.tokens.shape[1]
+    return len(micro.places) / len(micro.fine)
 
 
 def largest(step: Step, texts: list[str], side: int) -> int:
@@ -283,9 +283,9 @@ def turn(contestant: Contestant) -> Callable[[], float]:
 
 
 def compile_ahead(contestant: Contestant) -> float:
-    """Seconds of a step on a batch of each length that comes, most of them of the compiler."""
+    """Seconds of a step on each batch that comes, most of them of the compiler."""
     began = time.perf_counter()
-    for part in {cut_length(part): part for part in contestant.parts}.values():
+    for part in contestant.parts:
         contestant.step(part)
     return time.perf_counter() - began
 
@@ -314,7 +314,7 @@ def rows(results: list[dict[str, Any]]) -> list[tuple[str, str, str, str]]:
             tokens = result["tokens a text"][f"ours, {source}"]
             compiled = "each at its best" if result["seconds to compile"] else "neither compiled"
             what = f"training {result['model']}, fp32, {compiled}, two cores, batches of "
-            what += f"{result['pairs']['ours']}, {source} captions (longest {tokens:.0f} tokens)"
+            what += f"{result['pairs']['ours']}, {source} captions ({tokens:.0f} tokens on average)"
             ours, theirs = result["best"][f"ours, {source}"], result["best"]["open_clip, CC3M"]
             found.append(
                 (what, f"{ours:.2f} images/s", f"open_clip: {theirs:.2f} images/s", f"{times:.2f}")

@@ -35,6 +35,7 @@ class Micro:
     Attributes:
         images: uint8 [b, S, S, 3]; in pinned memory for a GPU, as all of these.
         tokens: int64 [b, L], trimmed to the longest text.
+        places: int64 [N], where in [b * L] the texts' tokens are (trainer.text.real_places).
         fine: bool [b]; False for broken samples, which the loss leaves out.
         kept: int64 [b, K], the patches that patch dropout leaves; None for all.
         device: where it is computed.
@@ -42,14 +43,16 @@ class Micro:
 
     images: Tensor
     tokens: Tensor
+    places: Tensor
     fine: Tensor
     kept: Tensor | None = None
     device: torch.device = CPU
 
-    def inputs(self) -> tuple[Tensor, Tensor, Tensor | None]:
+    def inputs(self) -> tuple[Tensor, Tensor, Tensor | None, Tensor]:
         """What the model takes, on the device."""
         kept = None if self.kept is None else self.to_device(self.kept)
-        return normalise(self.to_device(self.images)), self.to_device(self.tokens), kept
+        images = normalise(self.to_device(self.images))
+        return images, self.to_device(self.tokens), kept, self.to_device(self.places)
 
     def to_device(self, tensor: Tensor) -> Tensor:
         """The tensor on the device, without waiting for it."""

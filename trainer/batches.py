@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from trainer.accumulate import Micro
-from trainer.decode import centre_crop, random_crop
+from trainer.decode import LEAST_AREA, centre_crop, placing, random_crop
 from trainer.index import Index
 from trainer.loader import Batch, Loader
 from trainer.order import key_of, keyed_permutation
 from trainer.reader import Sample
+from trainer.text import real_places
 from trainer.tokenizer import tokenize, trimmed
 
 TEXT, PATCHES = 101, 102  # what a key is for, beside those of trainer.order
@@ -89,11 +90,14 @@ class Ahead:
         return self.make(next(self.loader))
 
 
-def decoder(seed: int, side: int, crop: str) -> Callable[[int, int, Sample], Made]:
+def decoder(
+    seed: int, side: int, crop: str, least_area: float = LEAST_AREA
+) -> Callable[[int, int, Sample], Made]:
     """What the loader makes of each sample in its threads, a crop by (seed, epoch, position).
 
-    `crop`: "square" or "resized" (trainer.decode.random_crop), or "centre" as in evaluation.
+    `crop`: "square" or "resized" (trainer.decode.placing), or "centre" as in evaluation.
     """
+    place = placing(crop, least_area)
 
     def make(epoch: int, position: int, sample: Sample) -> Made:
         if sample.image is None:
@@ -101,7 +105,7 @@ def decoder(seed: int, side: int, crop: str) -> Callable[[int, int, Sample], Mad
         if crop == "centre":
             picture = centre_crop(sample.image, side)
         else:
-            picture = random_crop(sample.image, side, key_of(seed, epoch, position), crop)
+            picture = random_crop(sample.image, side, key_of(seed, epoch, position), place)
         if isinstance(picture, str):
             return None, sample, f"sample {sample.key}: {picture}"
         return picture, sample._replace(image=None), ""  # what was stored takes memory
@@ -153,15 +157,16 @@ def micros(
     found = []
     for start in range(0, len(part.fine), size):
         cut = slice(start, start + size)
+        tokens = torch.from_numpy(trimmed(part.tokens[cut], part.lengths[cut]))
         others = [
-            torch.from_numpy(trimmed(part.tokens[cut], part.lengths[cut])),
+            tokens,
+            real_places(tokens),
             torch.from_numpy(part.fine[cut]),
             kept_patches(part, cut, seed, patches, dropped) if dropped else None,
         ]
         if device.type == "cuda":
             others = [tensor if tensor is None else tensor.pin_memory() for tensor in others]
-        tokens, fine, kept = others
-        found.append(Micro(part.images[cut], tokens, fine, kept, device))
+        found.append(Micro(part.images[cut], *others, device))
     return found
 
 

@@ -1,7 +1,15 @@
 """The transformer that both towers share: pre-LN blocks with OpenAI's names for their weights.
 
-Letters in names: B batch, L tokens or patches, D width, H heads.
+Pictures are [B, L, D]. Texts are packed, [N, D]: the tokens of all texts one after another, without
+padding, which stands only where attention is computed. In a batch of web captions the longest is
+four times the mean, so most of a padded batch is padding.
+
+Letters in names: B batch, L tokens or patches, N tokens of all texts, D width, H heads.
 """
+
+from __future__ import annotations
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -22,6 +30,36 @@ class LayerNorm(nn.LayerNorm):
         return out.to(x.dtype)
 
 
+class Packing(NamedTuple):
+    """Where packed texts lie in [B, L] read row by row; their attention is causal.
+
+    Attributes:
+        length: L, at least the longest text's tokens.
+        places_N: int64, ascending, of each token in [B * L].
+        last_B: int64, the last token of each text in [L], and `ends_B` in [N].
+    """
+
+    length: int
+    places_N: Tensor
+    last_B: Tensor
+    ends_B: Tensor
+
+    def pad(self, x_ND: Tensor) -> Tensor:
+        """[N, D] -> [B, L, D], zeros after each text."""
+        batch, width = len(self.last_B), x_ND.shape[-1]
+        padded = x_ND.new_zeros(batch * self.length, width).index_copy(0, self.places_N, x_ND)
+        return padded.view(batch, self.length, width)
+
+    def pack(self, x_BLD: Tensor) -> Tensor:
+        """[B, L, D] -> [N, D]."""
+        return x_BLD.flatten(0, 1).index_select(0, self.places_N)
+
+    def seen(self) -> Tensor:
+        """The tokens that each text's last one looks at, itself among them: bool [B, 1, 1, L]."""
+        positions = torch.arange(self.length, device=self.last_B.device)
+        return (positions <= self.last_B[:, None])[:, None, None, :]
+
+
 class Attention(nn.Module):
     """Multi-head self-attention."""
 
@@ -32,24 +70,32 @@ class Attention(nn.Module):
         self.in_proj_bias = nn.Parameter(torch.empty(3 * width))
         self.out_proj = nn.Linear(width, width)
 
-    def forward(self, x_BLD: Tensor, causal: bool, rows_B: Tensor | None) -> Tensor:
-        """[B, L, D]; or [B, 1, D] where only one row of each sample asks (`rows_B`)."""
-        if rows_B is None:
-            qkv = F.linear(x_BLD, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-            q, k, v = (split_heads(part, self.heads) for part in qkv)
-            out = F.scaled_dot_product_attention(q, k, v, is_causal=causal)
-            return self.out_proj(merge_heads(out))
-        width = x_BLD.shape[-1]
+    def forward(self, x: Tensor, packing: Packing | None) -> Tensor:
+        """Of all rows: [B, L, D], or [N, D] with its packing; the same shape."""
+        qkv = F.linear(x, self.in_proj_weight, self.in_proj_bias)
+        if packing is not None:
+            qkv = packing.pad(qkv)
+        q, k, v = (split_heads(part, self.heads) for part in qkv.chunk(3, dim=-1))
+        out = merge_heads(F.scaled_dot_product_attention(q, k, v, is_causal=packing is not None))
+        return self.out_proj(out if packing is None else packing.pack(out))
+
+    def of_one(self, x: Tensor, packing: Packing | None) -> Tensor:
+        """Of the one row of each sample that is read, which asks all of them: [B, D]."""
+        width = x.shape[-1]
         weight_q, weight_kv = self.in_proj_weight.split([width, 2 * width])
         bias_q, bias_kv = self.in_proj_bias.split([width, 2 * width])
-        q = split_heads(F.linear(take_rows(x_BLD, rows_B), weight_q, bias_q), self.heads)
-        kv = F.linear(x_BLD, weight_kv, bias_kv).chunk(2, dim=-1)
-        k, v = (split_heads(part, self.heads) for part in kv)
-        seen = None
-        if causal:
-            positions = torch.arange(x_BLD.shape[1], device=x_BLD.device)
-            seen = (positions <= rows_B[:, None])[:, None, None, :]
-        return self.out_proj(merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=seen)))
+        q = split_heads(F.linear(read(x, packing), weight_q, bias_q)[:, None], self.heads)
+        kv = F.linear(x, weight_kv, bias_kv)
+        kv = kv if packing is None else packing.pad(kv)
+        k, v = (split_heads(part, self.heads) for part in kv.chunk(2, dim=-1))
+        seen = None if packing is None else packing.seen()
+        out = merge_heads(F.scaled_dot_product_attention(q, k, v, attn_mask=seen))
+        return self.out_proj(out.squeeze(1))
+
+
+def read(x: Tensor, packing: Packing | None) -> Tensor:
+    """The row of each sample that makes its feature, [B, D]: a picture's first, a text's last."""
+    return x[:, 0] if packing is None else x.index_select(0, packing.ends_B)
 
 
 def split_heads(x_BLD: Tensor, heads: int) -> Tensor:
@@ -62,11 +108,6 @@ def merge_heads(x_BHLD: Tensor) -> Tensor:
     return x_BHLD.transpose(1, 2).flatten(2)
 
 
-def take_rows(x_BLD: Tensor, rows_B: Tensor) -> Tensor:
-    """One row of each sample: [B, 1, D]."""
-    return x_BLD.gather(1, rows_B[:, None, None].expand(-1, 1, x_BLD.shape[-1]))
-
-
 class MLP(nn.Module):
     """Two linear layers with a GELU between them."""
 
@@ -76,9 +117,9 @@ class MLP(nn.Module):
         self.c_fc = nn.Linear(width, 4 * width)
         self.c_proj = nn.Linear(4 * width, width)
 
-    def forward(self, x_BLD: Tensor) -> Tensor:
-        """[B, L, D] -> [B, L, D]."""
-        hidden = self.c_fc(x_BLD)
+    def forward(self, x: Tensor) -> Tensor:
+        """Any [..., D]; the same shape."""
+        hidden = self.c_fc(x)
         hidden = F.gelu(hidden) if self.gelu == "exact" else quick_gelu(hidden)
         return self.c_proj(hidden)
 
@@ -99,19 +140,21 @@ class Block(nn.Module):
         self.ln_2 = LayerNorm(width)
         self.mlp = MLP(width, gelu)
 
-    def forward(self, x_BLD: Tensor, causal: bool, rows_B: Tensor | None = None) -> Tensor:
-        """[B, L, D]; with `rows_B` int64 [B] only that row of each sample: [B, 1, D]."""
+    def forward(self, x: Tensor, packing: Packing | None = None, one: bool = False) -> Tensor:
+        """[B, L, D], or [N, D] with its packing; the same shape, or [B, D] of the row read."""
         if not self.recompute:
-            return self.compute(x_BLD, causal, rows_B)
+            return self.compute(x, packing, one)
         return checkpoint(
-            self.compute, x_BLD, causal, rows_B, use_reentrant=False, preserve_rng_state=False
+            self.compute, x, packing, one, use_reentrant=False, preserve_rng_state=False
         )
 
-    def compute(self, x_BLD: Tensor, causal: bool, rows_B: Tensor | None) -> Tensor:
+    def compute(self, x: Tensor, packing: Packing | None, one: bool) -> Tensor:
         """The block itself."""
-        attended = self.attn(self.ln_1(x_BLD), causal, rows_B)
-        x_BLD = (x_BLD if rows_B is None else take_rows(x_BLD, rows_B)) + attended
-        return x_BLD + self.mlp(self.ln_2(x_BLD))
+        if one:
+            x = read(x, packing) + self.attn.of_one(self.ln_1(x), packing)
+        else:
+            x = x + self.attn(self.ln_1(x), packing)
+        return x + self.mlp(self.ln_2(x))
 
 
 class Transformer(nn.Module):
@@ -126,11 +169,11 @@ class Transformer(nn.Module):
         super().__init__()
         self.resblocks = nn.ModuleList(Block(width, heads, gelu) for _ in range(layers))
 
-    def forward(self, x_BLD: Tensor, rows_B: Tensor, causal: bool = False) -> Tensor:
-        """[B, L, D] and the row to read, int64 [B] -> [B, D]."""
+    def forward(self, x: Tensor, packing: Packing | None = None) -> Tensor:
+        """[B, L, D], or [N, D] with its packing -> [B, D] (`read`)."""
         for block in self.resblocks[:-1]:
-            x_BLD = block(x_BLD, causal)
-        return self.resblocks[-1](x_BLD, causal, rows_B).squeeze(1)
+            x = block(x, packing)
+        return self.resblocks[-1](x, packing, one=True)
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator | None) -> None:

@@ -46,15 +46,22 @@ class CLIP(nn.Module):
 
     def encode_text(self, tokens: Tensor) -> Tensor:
         """Token ids int64 [B, L], any L up to 77 -> features [B, E], not normalised."""
-        return text_features(tokens, *self._text())
+        return text_features(tokens, None, *self._text())
 
     def forward(
-        self, images: Tensor, tokens: Tensor, kept: Tensor | None = None
+        self,
+        images: Tensor,
+        tokens: Tensor,
+        kept: Tensor | None = None,
+        places: Tensor | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """(image features [B, E], text features [B, E], both fp32 of norm 1; exp(logit_scale))."""
+        """(image features [B, E], text features [B, E], both fp32 of norm 1; exp(logit_scale)).
+
+        `places` are `trainer.text.real_places` of the tokens, for which a GPU need not wait then.
+        """
         # Not by the methods above: FSDP2 has hooks round those, and round this one.
         image = F.normalize(self._image_features(images, kept).float(), dim=-1)
-        text = F.normalize(text_features(tokens, *self._text()).float(), dim=-1)
+        text = F.normalize(text_features(tokens, places, *self._text()).float(), dim=-1)
         return image, text, self.logit_scale.exp()
 
     def _image_features(self, images: Tensor, kept: Tensor | None) -> Tensor:

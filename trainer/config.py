@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import MISSING, asdict, dataclass, field, fields
 from typing import Any
 
+from trainer.decode import LEAST_AREA
 from trainer.zoo import MODELS, PRECISIONS
 from wit import storage
 from wit.console import parse_size
@@ -63,9 +64,12 @@ class Config:
     lanes: int = option(64, "into which an epoch is cut; a multiple of the ranks")
     window: int = option(131_072, "samples shuffled together")
     crop: str = option(
-        "square", "square: a random one of the resized picture; resized: 0.9 to 1 of its area",
+        "square", "square: a random one of the resized picture; resized: a random part of its area",
         choices=("square", "resized"),
     )  # fmt: skip
+    crop_area: float = option(
+        LEAST_AREA, "the smallest part of a picture's area that a resized crop shows"
+    )
     threads: int | None = option(
         None, "that decode pictures, a rank (default: the machine's cores, shared by its ranks)"
     )
@@ -137,6 +141,10 @@ def checked(config: Config) -> Config:
         raise UserError(f"--out {config.out}: a run stands in a folder of this machine's")
     if not 0 <= config.patch_dropout < 1:
         raise UserError(f"--patch-dropout {config.patch_dropout}: a share below 1 is needed")
+    if not 0 < config.crop_area <= 1:
+        raise UserError(f"--crop-area {config.crop_area}: a share above 0, at most 1, is needed")
+    if config.crop == "square" and config.crop_area != LEAST_AREA:
+        raise UserError("--crop-area is of resized crops: add --crop resized, or leave it out")
     if config.text_weights == "fp16" and (config.adam == "fp32" or config.precision == "fp32"):
         raise UserError(
             "--text-weights fp16 needs --adam fp16, whose step rounds them, and --precision bf16 "

@@ -132,9 +132,10 @@ def activation_bytes(
         images = torch.empty(batch, 3, side, side)
         tokens = torch.zeros(batch, model.text.context, dtype=torch.int64)
         patches = torch.zeros(batch, kept, dtype=torch.int64) if kept else None
+        places = torch.arange(batch * model.text.context)
         hooks = torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor)
         with hooks, still(empty), autocast(device, precision):
-            empty(images, tokens, patches)
+            empty(images, tokens, patches, places)
         own = {parameter.untyped_storage()._cdata for parameter in empty.parameters()}
     return sum(size for number, size in seen.items() if number not in own)
 

@@ -30,11 +30,12 @@ from wit import kernels_loader
 FORMATS = ("JPEG", "PNG", "WEBP")
 MAX_PIXELS = 64_000_000
 PARTS = (8, 4, 2)
-RATIO, AREA, TRIES = (3 / 4, 4 / 3), (0.9, 1.0), 10  # of RandomResizedCrop
+RATIO, LEAST_AREA, TRIES = (3 / 4, 4 / 3), 0.9, 10  # of RandomResizedCrop
 KERNELS = "trainer.kernels_resize"
 ROWS = 4  # the kernel's unit of rows
 
 Box = tuple[float, float, float, float]  # left, top, width, height in pixels
+Place = Callable[[int, int, int, int], Box]  # (width, height, side, key) -> where the crop lies
 
 
 class Unusable(Exception):
@@ -60,12 +61,14 @@ def square_box(width: int, height: int, side: int, key: int) -> Box:
     return (start, 0, extent, height) if width > height else (0, start, width, extent)
 
 
-def resized_box(width: int, height: int, side: int, key: int) -> Box:
-    """OpenAI's code: torchvision's RandomResizedCrop of 0.9 to 1 of the area, bicubic."""
+def resized_box(
+    width: int, height: int, side: int, key: int, least_area: float = LEAST_AREA
+) -> Box:
+    """OpenAI's code: torchvision's RandomResizedCrop of 0.9 (`least_area`) to 1 of the area."""
     draws = uniform(key)
     for _ in range(TRIES):
         area, ratio, top, left = itertools.islice(draws, 4)
-        area = width * height * (AREA[0] + area * (AREA[1] - AREA[0]))
+        area = width * height * (least_area + area * (1 - least_area))
         ratio = math.exp(math.log(RATIO[0]) + ratio * math.log(RATIO[1] / RATIO[0]))
         w, h = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
         if 0 < w <= width and 0 < h <= height:
@@ -75,25 +78,25 @@ def resized_box(width: int, height: int, side: int, key: int) -> Box:
     return (width - w) // 2, (height - h) // 2, w, h
 
 
-CROPS: dict[str, Callable[[int, int, int, int], Box]] = {
-    "square": square_box,
-    "resized": resized_box,
-}
+def placing(crop: str, least_area: float = LEAST_AREA) -> Place:
+    """Where crops lie: "square", or "resized" of at least this share of the area."""
+    return square_box if crop == "square" else functools.partial(resized_box, least_area=least_area)
+
 
 # --- decoding ---------------------------------------------------------------------------------
 
 
 def random_crop(
-    data: bytes, side: int, key: int, crop: str = "square", out: np.ndarray | None = None
+    data: bytes, side: int, key: int, place: Place = square_box, out: np.ndarray | None = None
 ) -> np.ndarray | str:
     """A picture for training, uint8 [side, side, 3], written to `out` if given; or the reason.
 
-    `crop` is one of CROPS; where it lies depends on the 64-bit `key` and the picture's size alone,
+    `place` says where it lies. That depends on the 64-bit `key` and the picture's size alone,
     so a key of (seed, epoch, position) gives the same on every worker.
     """
-    place = functools.partial(CROPS[crop], side=side, key=key)
+    of_size = functools.partial(place, side=side, key=key)
     try:
-        pixels, box = jpeg_part(data, side, place) or whole(data, place)
+        pixels, box = jpeg_part(data, side, of_size) or whole(data, of_size)
     except Unusable as reason:
         return str(reason)
     return resize(pixels, box, side, out)

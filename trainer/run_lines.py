@@ -44,10 +44,11 @@ def announce(
         f"{world.size} {'rank' if world.size == 1 else 'ranks'} on {world.device.type}, "
         f"{config.batch // world.size:,} pairs each in micro-batches of {config.micro_batch:,}"
     )
+    area = f" of {config.crop_area:.0%} or more" if config.crop == "resized" else ""
     log.say(
         f"learning rate {config.learning_rate or model.config.learning_rate:g} after "
         f"{config.warmup:,} steps of warm-up, seed {config.seed}, {config.lanes} lanes, "
-        f"{config.crop} crops, Adam's moments in {config.adam}"
+        f"{config.crop} crops{area}, Adam's moments in {config.adam}"
     )
     distance = neighbour_distance(order)
     log.say(f"neighbours in a shard come {distance:,.0f} samples apart, on average")
@@ -88,7 +89,7 @@ def note(log: Log, part: Part, micros: list[Micro], step: Step, waited: float) -
     for fault in part.faults[: MOST_FAULTS - log.faults]:
         log.complain(f"broken: {fault}")
     log.faults += len(part.faults)
-    length = sum(micro.tokens.shape[1] for micro in micros) / len(micros)
+    length = sum(len(micro.places) for micro in micros) / len(part.fine)
     log.step(waited=waited, text_length=length)
     if step.finite:  # one that is not would hide the others
         log.add(loss=step.loss, gradient_norm=step.gradient_norm)

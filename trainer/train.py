@@ -48,24 +48,26 @@ AGAIN = 2.0  # seconds between two signals that are not one
 
 
 def main(argv: list[str]) -> int:
-    """Trains, or continues; the exit code."""
+    """Trains, or continues; the exit code, as `train` returns it."""
     config = parse(argv)
     with joined(config.device) as world, contextlib.ExitStack() as stack:
         if world.first:
             stack.enter_context(FolderLock(config.out))
         try:
-            train(config, world)
+            return train(config, world)
         except torch.OutOfMemoryError as error:
             raise UserError(
                 f"no memory left on {world.device} ({str(error).splitlines()[0]}); a smaller "
                 "--micro-batch, --recompute, --precision bf16, --adam fp16 or --sharding fsdp "
                 "takes less"
             ) from error
-    return 0
 
 
-def train(config: Config, world: World) -> Progress:
-    """Takes a run from wherever its folder is to its end, or to where it is told to stop."""
+def train(config: Config, world: World) -> int:
+    """Takes a run from wherever its folder is to its end, or to where it is told to stop.
+
+    Returns 0, or 128 and the number of the signal that stopped it before its end.
+    """
     set_arithmetic(config)
 
     # --- the run, its data, its model
@@ -103,7 +105,7 @@ def train(config: Config, world: World) -> Progress:
         held_out.look(held, config, world, bare, progress.step, log)
     if ended:
         log.say(f"the run is at its end: {checkpoint.folder_of(config.out, progress.step)}")
-        return progress
+        return 0
 
     peak = cost.peak(world.device, config.precision)  # before threads decode
     log.say(f"MFU is of {peak[0] / 1e9:,.0f} GFLOPS a rank: {peak[1]}")
@@ -117,7 +119,7 @@ def train(config: Config, world: World) -> Progress:
         config.epochs,
         lanes=order.lanes_of(world.rank, world.size),
         node_lanes=world.node_lanes(order),
-        make=batches.decoder(config.seed, vision.resolution, config.crop),
+        make=batches.decoder(config.seed, vision.resolution, config.crop, config.crop_area),
         threads=config.threads,
         sample_bytes=batches.sample_bytes(index, vision.resolution),
     )
@@ -155,8 +157,9 @@ def train(config: Config, world: World) -> Progress:
                 )
             enough = bool(config.stop_after) and progress.step - begun >= config.stop_after
             late = time.monotonic() - saved_at > 60 * config.save_minutes
-            flags = (asked.to_stop or enough, late, ahead.take_waited())
-            stop, late, waited = highest(flags, world.device)
+            flags = (asked.by, enough, late, ahead.take_waited())
+            by, enough, late, waited = highest(flags, world.device)
+            stop = by or enough
             run_lines.note(log, part, micros, step, waited)
             if writes or stop:
                 run_lines.write(log, config, world, bare, progress, total, rate, step, peak[0])
@@ -168,11 +171,11 @@ def train(config: Config, world: World) -> Progress:
                 saved_at = time.monotonic()
             if stop and not last:
                 log.say(f"stopped at step {progress.step:,}; the same command continues")
-                break
+                return 128 + int(by) if by else 0
             if held and held_out.is_due(config, progress, last):
                 with log.paused():
                     held_out.look(held, config, world, bare, progress.step, log)
-    return progress
+    return 0
 
 
 # --- the parts of a run -----------------------------------------------------------------------
@@ -267,12 +270,8 @@ class Asked:
     """
 
     def __init__(self) -> None:
-        self.at: float | None = None
-
-    @property
-    def to_stop(self) -> bool:
-        """Whether it was asked."""
-        return self.at is not None
+        self.by = 0  # the signal's number
+        self.at = 0.0
 
     def __enter__(self) -> Asked:
         self.before = {number: signal.signal(number, self._ask) for number in SIGNALS}
@@ -284,7 +283,7 @@ class Asked:
 
     def _ask(self, number: int, frame: FrameType | None) -> None:
         now = time.monotonic()
-        if self.at is None:
-            self.at = now
+        if not self.by:
+            self.by, self.at = number, now
         elif number == signal.SIGINT and now - self.at > AGAIN:
             raise KeyboardInterrupt

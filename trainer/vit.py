@@ -46,8 +46,7 @@ class VisionTransformer(nn.Module):
         x_BLD = x_BLD + places.to(x_BLD.dtype)
         head_D = (self.class_embedding + self.positional_embedding[0]).to(x_BLD.dtype)
         x_BLD = torch.cat([head_D.expand(len(x_BLD), 1, -1), x_BLD], dim=1)
-        first_B = torch.zeros(len(x_BLD), dtype=torch.int64, device=x_BLD.device)
-        return self.ln_post(self.transformer(self.ln_pre(x_BLD), first_B))
+        return self.ln_post(self.transformer(self.ln_pre(x_BLD)))
 
     @torch.no_grad()
     def initialise(self, generator: torch.Generator | None) -> None:

@@ -6,9 +6,10 @@ import torch
 import torch.distributed as dist
 
 from trainer.accumulate import Micro, backward
-from trainer.clip import CLIP, create
-from trainer.parallel import World, add_up, average_scale, wrap
+from trainer.clip import CLIP, create, set_checkpointing
+from trainer.parallel import World, add_up, average_scale, compile_blocks, wrap
 from trainer.resnet import apply_collected, take_collected
+from trainer.text import real_places
 from trainer.zoo import MODELS
 
 
@@ -20,7 +21,7 @@ def made_batch(model: CLIP, size: int) -> Micro:
     tokens = torch.randint(1, 49_000, (size, 16), generator=generator)
     tokens[torch.arange(size), torch.randint(4, 16, (size,), generator=generator)] = 49_407
     fine = torch.rand(size, generator=generator) > 0.02
-    return Micro(images, tokens, fine)
+    return Micro(images, tokens, real_places(tokens), fine)
 
 
 def cut(batch: Micro, size: int) -> list[Micro]:
@@ -29,17 +30,28 @@ def cut(batch: Micro, size: int) -> list[Micro]:
     for start in range(0, len(batch.fine), size):
         part = slice(start, start + size)
         tokens = batch.tokens[part]
-        longest = int(tokens.argmax(1).max()) + 1
-        parts.append(Micro(batch.images[part], tokens[:, :longest], batch.fine[part]))
+        tokens = tokens[:, : int(tokens.argmax(1).max()) + 1]
+        places = real_places(tokens)
+        parts.append(Micro(batch.images[part], tokens, places, batch.fine[part]))
     return parts
 
 
 def gradients(
-    name: str, size: int, micro: int, rank: int = 0, world: int = 1, sharding: str = "ddp"
+    name: str,
+    size: int,
+    micro: int,
+    rank: int = 0,
+    world: int = 1,
+    sharding: str = "ddp",
+    recompute: bool = False,
+    compiled: bool = False,
 ) -> dict[str, torch.Tensor]:
     """Gradients by name, running statistics after the step, and the loss."""
     model = create(MODELS[name], 0).train().to(memory_format=torch.channels_last)
     torch.nn.init.constant_(model.logit_scale, 3.0)
+    set_checkpointing(model, recompute)
+    if compiled:
+        compile_blocks(model)
     wrapped = wrap(model, World(rank, world, torch.device("cpu"), 0, tuple(range(world))), sharding)
     mine = size // world
     micros = cut(made_batch(model, size), micro)
@@ -56,6 +68,8 @@ def gradients(
     return found | {key: value.clone() for key, value in model.named_buffers()}
 
 
-def on_rank(rank: int, name: str, size: int, micro: int, sharding: str) -> dict[str, torch.Tensor]:
+def on_rank(
+    rank: int, name: str, size: int, micro: int, sharding: str, *how: bool
+) -> dict[str, torch.Tensor]:
     """The same on one of several ranks."""
-    return gradients(name, size, micro, rank, dist.get_world_size(), sharding)
+    return gradients(name, size, micro, rank, dist.get_world_size(), sharding, *how)

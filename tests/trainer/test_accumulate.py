@@ -44,3 +44,30 @@ def test_eight_micro_batches_of_a_resnet_are_one_on_each_of_eight_ranks(tmp_path
 def test_ranks_with_several_micro_batches_each_do_the_same(tmp_path, sharding):
     for found in run_ranks(on_rank, 2, tmp_path, VIT, 64, 8, sharding):
         assert_close(found, gradients(VIT, 64, 64), 1e-5)
+
+
+minute = pytest.mark.long  # of the compiler
+
+
+@pytest.mark.parametrize(
+    ("name", "recompute"),
+    [
+        (VIT, True),
+        pytest.param(VIT, False, marks=minute),
+        pytest.param(RESNET, True, marks=minute),
+        pytest.param(RESNET, False, marks=minute),
+    ],
+)
+def test_compiled_blocks_have_the_same_gradients(name, recompute):
+    """With texts of several lengths, so that compiled code is met with other shapes."""
+    torch._dynamo.reset()
+    compiled = gradients(name, 48, 12, recompute=recompute, compiled=True)
+    assert_close(compiled, gradients(name, 48, 12), 1e-4)
+
+
+@minute
+@pytest.mark.parametrize("sharding", ["ddp", "fsdp"])
+@pytest.mark.parametrize("name", [VIT, RESNET])
+def test_compiled_blocks_on_two_ranks_have_the_same_gradients(tmp_path, name, sharding):
+    for found in run_ranks(on_rank, 2, tmp_path, name, 48, 12, sharding, True, True):
+        assert_close(found, gradients(name, 48, 12), 1e-4)

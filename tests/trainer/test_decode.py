@@ -107,9 +107,15 @@ def some_keys(count: int) -> list[int]:
 # --- where the crop lies ----------------------------------------------------------------------
 
 
-@given(sizes, sizes, st.integers(1, 400), keys, st.sampled_from(["square", "resized"]))
-def test_a_crop_lies_within_the_picture(width, height, side, key, crop):
-    left, top, box_width, box_height = decode.CROPS[crop](width, height, side, key)
+some_places = st.one_of(
+    st.just(decode.square_box),
+    st.floats(0.01, 1).map(lambda least_area: decode.placing("resized", least_area)),
+)
+
+
+@given(sizes, sizes, st.integers(1, 400), keys, some_places)
+def test_a_crop_lies_within_the_picture(width, height, side, key, place):
+    left, top, box_width, box_height = place(width, height, side=side, key=key)
     assert 0 <= left < left + box_width <= width + 1e-9
     assert 0 <= top < top + box_height <= height + 1e-9
 
@@ -125,16 +131,18 @@ def test_a_square_may_lie_at_every_pixel_of_the_resized_picture_equally_often():
 
 
 @pytest.mark.parametrize("size", [(600, 500), (300, 400), (100, 10), (10, 100)])
-def test_a_resized_crop_is_spread_as_torchvision_spreads_it(size):
+@pytest.mark.parametrize("least_area", [0.9, 0.4])
+def test_a_resized_crop_is_spread_as_torchvision_spreads_it(size, least_area):
     torch = pytest.importorskip("torch", reason="no torch here")
     reason = "no torchvision here: it belongs to open-clip-torch"
     transforms = pytest.importorskip("torchvision.transforms", reason=reason)
-    ours = np.array([decode.resized_box(*size, 224, key) for key in some_keys(3000)])
+    place = decode.placing("resized", least_area)
+    ours = np.array([place(*size, 224, key) for key in some_keys(3000)])
     picture = Image.new("L", size)
     torch.manual_seed(0)
     theirs = np.array(
         [
-            transforms.RandomResizedCrop.get_params(picture, (0.9, 1.0), (3 / 4, 4 / 3))
+            transforms.RandomResizedCrop.get_params(picture, (least_area, 1.0), (3 / 4, 4 / 3))
             for _ in range(3000)
         ]
     )[:, [1, 0, 3, 2]]  # they give top, left, height, width

@@ -26,6 +26,7 @@ from tests.trainer.made_models import (
 from trainer import convert, hugging_face
 from trainer.block import LayerNorm
 from trainer.clip import CLIP, create, set_checkpointing
+from trainer.text import real_places
 from trainer.zoo import MODELS, PAPER, SMALL, ResNetConfig, ViTConfig
 
 # --- sizes and numbers ------------------------------------------------------------------------
@@ -37,7 +38,7 @@ def test_the_nine_models_have_the_published_sizes(config):
     with torch.device("meta"):
         model = CLIP(config)
         images, tokens = torch.zeros(2, 3, side, side), torch.zeros(2, 9, dtype=torch.int64)
-        image_features, text_features, scale = model(images, tokens)
+        image_features, text_features, scale = model(images, tokens, None, torch.arange(2 * 9))
     millions = sum(parameter.numel() for parameter in model.parameters()) / 1e6
     assert round(millions, 1) == peers.PARAMETERS[config.name]
     assert image_features.shape == text_features.shape == (2, config.embed)
@@ -46,7 +47,7 @@ def test_the_nine_models_have_the_published_sizes(config):
 
 def test_the_model_of_20_million_parameters_has_about_that():
     with torch.device("meta"):
-        model = CLIP(MODELS["cpu-ViT-20M/32"])
+        model = CLIP(MODELS["cpu-ViT-20M/16"])
     assert sum(parameter.numel() for parameter in model.parameters()) == pytest.approx(
         20e6, rel=0.05
     )
@@ -100,6 +101,13 @@ def test_texts_of_any_length_have_the_features_of_texts_padded_to_77():
     for length in (20, 21, 24, 40, 76):
         features = model.encode_text(tokens[:, :length])
         torch.testing.assert_close(features, padded, atol=1e-6, rtol=1e-5)
+
+
+def test_a_model_finds_the_tokens_of_texts_where_it_is_not_told_them():
+    model = random_model(TINY_VIT)
+    images, tokens = peers.inputs(TINY_VIT, 0)
+    told = model(images, tokens, None, real_places(tokens))
+    assert all(map(torch.equal, told, model(images, tokens)))
 
 
 def test_what_follows_the_end_of_a_text_changes_nothing():
@@ -197,7 +205,8 @@ def test_a_model_compiles_whole_with_checkpointing_and_patch_dropout():
     set_checkpointing(model, True)
     torch._dynamo.reset()
     compiled = torch.compile(model, backend="eager", fullgraph=True)
-    for one, two in zip(model(images, tokens, kept), compiled(images, tokens, kept), strict=True):
+    inputs = (images, tokens, kept, real_places(tokens))
+    for one, two in zip(model(*inputs), compiled(*inputs), strict=True):
         assert torch.equal(one, two)
 
 
