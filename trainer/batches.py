@@ -97,7 +97,6 @@ def decoder(
 
     `crop`: "square" or "resized" (trainer.decode.placing), or "centre" as in evaluation.
     """
-    place = placing(crop, least_area)
 
     def make(epoch: int, position: int, sample: Sample) -> Made:
         if sample.image is None:
@@ -105,6 +104,7 @@ def decoder(
         if crop == "centre":
             picture = centre_crop(sample.image, side)
         else:
+            place = placing(crop, least_area)
             picture = random_crop(sample.image, side, key_of(seed, epoch, position), place)
         if isinstance(picture, str):
             return None, sample, f"sample {sample.key}: {picture}"

@@ -144,7 +144,10 @@ def checked(config: Config) -> Config:
     if not 0 < config.crop_area <= 1:
         raise UserError(f"--crop-area {config.crop_area}: a share above 0, at most 1, is needed")
     if config.crop == "square" and config.crop_area != LEAST_AREA:
-        raise UserError("--crop-area is of resized crops: add --crop resized, or leave it out")
+        raise UserError(
+            f"--crop-area {config.crop_area} is of resized crops, not of square ones: add --crop "
+            f"resized, or --crop-area {LEAST_AREA} if a configuration sets it"
+        )
     if config.text_weights == "fp16" and (config.adam == "fp32" or config.precision == "fp32"):
         raise UserError(
             "--text-weights fp16 needs --adam fp16, whose step rounds them, and --precision bf16 "
