@@ -46,6 +46,7 @@ def main(argv: list[str] | None = None) -> None:
     parser.add_argument("--prompts", help="OpenAI's prompts.md (default: names and templates ours)")
     parser.add_argument("--folder", type=Path, required=True, help="for all that is written")
     parser.add_argument("--minutes", type=float, default=30.0, help="of training")
+    parser.add_argument("--ranks", type=int, default=1, help="processes; one a core is fastest")
     parser.add_argument("--set", nargs="*", default=[], metavar="OPTION=VALUE", help="of wit train")
     options = parser.parse_args(argv)
     recipe = RECIPE | dict(given.split("=", 1) for given in options.set)
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> None:
     samples = write_shards(options.pictures, train, held_out)
     epochs = epochs_within(options, recipe, train, samples["train"])
     run = options.folder / "run"
-    wit_train(train, run, recipe | {"epochs": epochs})
+    wit_train(train, run, recipe | {"epochs": epochs}, options.ranks)
     training = of_log(run / "log.jsonl", int(recipe["batch"]))
     steps = epochs * (samples["train"] // int(recipe["batch"]))
     if training["steps"] < steps:
@@ -62,7 +63,7 @@ def main(argv: list[str] | None = None) -> None:
     sets = {"flickr8k": held_out, "cifar10": options.cifar / "test"}
     found = wit_eval(run, options.folder / "eval", sets, options.prompts)
     result = {
-        "machine": {"cores": os.cpu_count(), "processor": processor()},
+        "machine": {"cores": os.cpu_count(), "processor": processor(), "ranks": options.ranks},
         "pictures": samples,
         "recipe": recipe | {"epochs": epochs},
         "training": training,
@@ -107,7 +108,7 @@ def epochs_within(
     chosen = trial / "epochs.json"
     if not chosen.exists():
         few = recipe | {"epochs": 1000, "stop-after": TRIAL, "log-steps": TRIAL // 3}
-        wit_train(train, trial, few)
+        wit_train(train, trial, few, options.ranks)
         speeds = [line["images_per_second"] for line in log_lines(trial / "log.jsonl")]
         steps = samples // int(recipe["batch"])
         of_epoch = steps * int(recipe["batch"]) * (len(speeds) - 1) / sum(speeds[1:])
@@ -115,9 +116,15 @@ def epochs_within(
     return json.loads(chosen.read_text())
 
 
-def wit_train(train: Path, run: Path, recipe: dict[str, Any]) -> None:
-    """Trains, or goes on training."""
-    wit("train", train, f"--out={run}", *(f"--{name}={value}" for name, value in recipe.items()))
+def wit_train(train: Path, run: Path, recipe: dict[str, Any], ranks: int) -> None:
+    """Trains, or goes on training, in this many processes, which share the cores."""
+    given = [train, f"--out={run}", *(f"--{name}={value}" for name, value in recipe.items())]
+    if ranks == 1:
+        wit("train", *given)
+    else:
+        threads = max(1, (os.cpu_count() or 1) // ranks)
+        module("torch.distributed.run", f"--nproc-per-node={ranks}", "-m", "trainer", *given,
+               OMP_NUM_THREADS=str(threads))  # fmt: skip
 
 
 def wit_eval(run: Path, out: Path, sets: dict[str, Path], prompts: str | None) -> dict[str, Any]:
@@ -129,9 +136,14 @@ def wit_eval(run: Path, out: Path, sets: dict[str, Path], prompts: str | None) -
 
 
 def wit(*arguments: object) -> None:
-    """Runs a command of wit; its output goes where this one's errors go."""
-    command = [sys.executable, "-m", "wit.cli", *map(str, arguments)]
-    subprocess.run(command, check=True, stdout=sys.stderr)
+    """Runs a command of wit."""
+    module("wit.cli", *arguments)
+
+
+def module(*arguments: object, **environment: str) -> None:
+    """Runs a module; its output goes where this one's errors go."""
+    command = [sys.executable, "-m", *map(str, arguments)]
+    subprocess.run(command, check=True, stdout=sys.stderr, env=os.environ | environment)
 
 
 def log_lines(path: Path) -> list[dict[str, Any]]:

@@ -89,7 +89,7 @@ PAPER = (
     _vit("ViT-L/14@336px", 768, ViTConfig(336, 14, 1024, 24, 16), TextConfig(768, 12), 2e-5),
 )
 SMALL = (
-    _vit("cpu-ViT-20M/16", 256, ViTConfig(128, 16, 320, 6, 5), TextConfig(192, 3, 6), 4e-4),
+    _vit("cpu-ViT-20M/16", 256, ViTConfig(128, 16, 320, 6, 5), TextConfig(192, 3, 6), 1.5e-4),
     _vit("cpu-ViT-tiny/32", 64, ViTConfig(64, 32, 64, 2, 2), TextConfig(64, 2, 2), 1e-3),
     _resnet("cpu-RN-tiny", 64, ResNetConfig(64, 8, (1, 2, 1, 1), 4), TextConfig(64, 2, 2), 1e-3),
 )
