@@ -1,5 +1,6 @@
 """What the tests of every room share."""
 
+import signal
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,9 @@ __all__ = ["demo_inputs", "demo_port", "demo_queries", "finished"]
 settings.register_profile("repeated", deadline=None, derandomize=True)
 settings.register_profile("searching", deadline=None)
 settings.load_profile("repeated")
+
+# A shell's background jobs ignore Ctrl-C, and so would programs that tests start and stop by it.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 SHARED = Path(__file__).resolve().parents[2] / "shared" / "data"
 

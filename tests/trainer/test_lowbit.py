@@ -331,7 +331,8 @@ def test_over_2000_steps_the_loss_with_half_precision_follows_that_of_fp32(share
     data = flickr8k(shared_data, 7498)
     exact, half = (smoothed(train(*data, 2000, half), 100) for half in (False, True))
     assert exact[-1] < 0.5 * exact[0]
-    assert np.abs(half / exact - 1).max() < 0.02
+    # Of the loss's fall: two fp32 runs whose weights begin 1 % apart are 1.6 % of it apart, too.
+    assert np.abs(half - exact).max() < 0.01 * (exact[0] - exact[-1])
 
 
 # --- ranks --------------------------------------------------------------------------------------
